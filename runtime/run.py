@@ -1,0 +1,72 @@
+"""The run folder: stages that are done are skipped, stages that were cut off continue, stages that changed are refused.
+
+    outputs/<run>/config.yaml manifest.json summary.json report.html
+    outputs/<run>/<stage>/stage.json    settings and inputs that made it, and once it is finished its result and seconds
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import StageError
+from runtime.files import sha256, write_json
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
+    return {prefix.rstrip("."): value}
+
+
+def _describe(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Content hash of each input file; for a checkpoint folder, of its weight and config files."""
+    found = {}
+    for name, path in inputs.items():
+        files = [path] if path.is_file() else sorted(p for p in path.glob("*.*") if p.suffix in (".safetensors", ".json"))
+        if not files:
+            raise StageError(f"input {name!r}: nothing at {path}; run the stage that writes it, or mend the path")
+        found[name] = "+".join(sha256(f)[:16] for f in files)
+    return found
+
+
+def run_stage(
+    folder: Path,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, Path],
+    work: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """Do `work` once for these settings and inputs, and remember its result in `folder/stage.json`.
+
+    Args:
+        folder: belongs to this stage alone.
+        settings: everything that decides the result, JSON-able.
+        inputs: files or checkpoint folders it reads; their contents count, their places do not.
+        work: does the stage; when a former call was cut off, it finds what that call left in `folder`.
+
+    Returns:
+        The result of `work`, with `seconds` spent in it (over all attempts that came to an end).
+
+    Raises:
+        StageError: when the folder was begun with other settings or inputs; the text names what differs.
+    """
+    path = folder / "stage.json"
+    made_from = {"settings": json.loads(json.dumps(settings)), "inputs": _describe(inputs)}
+    state: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    if state:
+        old, new = _flat(state["made_from"]), _flat(made_from)
+        if changed := [k for k in sorted(old | new) if old.get(k) != new.get(k)]:
+            lines = "".join(f"\n  {k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in changed[:12])
+            raise StageError(
+                f"{folder} was made with other settings:{lines}\nchoose another run.name, go back to the old settings, "
+                f"or delete {folder} (and the stages after it) to make it anew"
+            )
+    if "result" in state:
+        return state["result"]
+    write_json(path, {"made_from": made_from})
+    start = time.monotonic()
+    result = work()
+    result = {**result, "seconds": round(time.monotonic() - start, 1)}
+    write_json(path, {"made_from": made_from, "result": result})
+    return result

@@ -1,0 +1,151 @@
+"""A task: prompt, label space and grader in one place. `score` is the one grading path of the whole framework.
+
+The synthesis filter, the RL reward, the evaluation and the offline scorer all call `Task.score`; nothing else judges text.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime.errors import ConfigError
+from tasks.dc import GRAMMARS, Answer, Fault, Grammar, parse
+from tasks.record import Media, Record, Turn, read_records, resolve
+from tasks.target import Target
+
+PARTS = ("format", "discriminate", "calibrate", "agreement")
+"""Names of the parts of a score, unweighted; `conf/reward/` gives them weights.
+
+format        the grammar holds
+discriminate  the stated verdict equals coarse(gold); without a stated verdict, that of the answer does
+calibrate     closeness of the answer to gold, by target kind
+agreement     coarse(answer) equals the stated verdict: the model does not contradict itself
+"""
+
+Message = dict[str, Any]
+"""`{"role": ..., "content": [part, ...]}`; a part is `{"type": "text", "text"}` or `{"type": kind, "path", "span"}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good one completion is."""
+
+    parts: Mapping[str, float | None]
+    """Every name of PARTS in [0, 1]; None where nothing can be scored (left out of the mean and counted, never zero)."""
+    fault: Fault | None
+    answer: Answer | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The records of a task and the folder below which their media lie."""
+
+    records: tuple[Record, ...]
+    root: Path
+
+    def split(self, name: str) -> list[Record]:
+        """Records of one split, in file order."""
+        return [r for r in self.records if r.split == name]
+
+
+class Task(ABC):
+    """One task. Subclasses say how records are made and asked about; grading is written here, once.
+
+    Args:
+        name: what run folders and tables call it.
+        views: which views the prompt shows, in order.
+        grammar: a name of `tasks.dc.GRAMMARS`.
+    """
+
+    def __init__(self, *, name: str, views: Sequence[str], grammar: str = "dc") -> None:
+        if grammar not in GRAMMARS:
+            raise ConfigError(f"task.grammar: one of {sorted(GRAMMARS)}; got {grammar!r}; mend the config")
+        self.name = name
+        self.views = tuple(views)
+        self.grammar: Grammar = GRAMMARS[grammar]
+
+    @abstractmethod
+    def prepare(self, folder: Path) -> Path:
+        """Write `folder/records.jsonl` (and media, if they are made here); running it twice changes nothing.
+
+        Returns:
+            The root below which the records' media pointers lead.
+        """
+
+    @abstractmethod
+    def question(self, record: Record) -> str:
+        """What is asked after the views have been shown."""
+
+    @abstractmethod
+    def metrics(self, gold: Sequence[Target], answers: Sequence[Target | None]) -> dict[str, float]:
+        """Corpus metrics; an answer of None (unparseable) counts as wrong in every one of them."""
+
+    @abstractmethod
+    def baseline(self, train: Sequence[Record], test: Sequence[Record]) -> list[Target]:
+        """The answers of a trivial rule (constant, majority), printed beside every score."""
+
+    def dataset(self, folder: Path) -> Dataset:
+        """Prepare (if needed) and read the records.
+
+        Raises:
+            RecordError: for a malformed file, or a grammar that states a verdict the target does not have.
+        """
+        root = self.prepare(folder)
+        records = read_records(folder / "records.jsonl")
+        if self.grammar.verdict and any(r.target.coarse() is None for r in records):
+            raise ConfigError(
+                f"task.grammar: {self.grammar.name!r} states a coarse verdict, and {self.name} has none; use grammar=think or answer"
+            )
+        return Dataset(tuple(records), root)
+
+    def prompt(self, record: Record, root: Path) -> list[Message]:
+        """The student's prompt: the chosen views that the record has, then the question.
+
+        Raises:
+            MediaError: when a pointer leads outside `root`.
+        """
+        parts: list[dict[str, Any]] = []
+        for name in self.views:
+            match record.views.get(name):
+                case None:
+                    continue
+                case str() as text:
+                    parts.append({"type": "text", "text": f"{name}: {text}\n"})
+                case Media() as media:
+                    parts.append({"type": media.kind, "path": str(resolve(root, media.path)), "span": media.span})
+                case turns:
+                    parts.append({"type": "text", "text": _dialogue(turns)})
+        parts.append({"type": "text", "text": self.question(record)})
+        return [{"role": "user", "content": parts}]
+
+    def parse(self, record: Record, completion: str) -> Answer | Fault:
+        """What `completion` says about `record`."""
+        return parse(completion, record.target, self.grammar)
+
+    def score(self, record: Record, completion: str) -> Score:
+        """Grade one completion (hint included) against the gold target.
+
+        Args:
+            record: carries the gold target.
+            completion: any string.
+
+        Returns:
+            The parts; all zero together with a named fault when the text is not an answer.
+        """
+        answer = self.parse(record, completion)
+        if isinstance(answer, Fault):
+            return Score(dict.fromkeys(PARTS, 0.0), answer, None)
+        gold, coarse = record.target, answer.value.coarse()
+        verdict = coarse if answer.verdict is None else answer.verdict
+        parts = {
+            "format": 1.0,
+            "discriminate": None if gold.coarse() is None else float(verdict == gold.coarse()),
+            "calibrate": answer.value.score(gold),
+            "agreement": None if answer.verdict is None else float(coarse == answer.verdict),
+        }
+        return Score(parts, None, answer)
+
+
+def _dialogue(turns: tuple[Turn, ...]) -> str:
+    return "".join(f"{i}. {turn.speaker}: {turn.text}\n" for i, turn in enumerate(turns))
