@@ -24,7 +24,8 @@ agreement     coarse(answer) equals the stated verdict: the model does not contr
 """
 
 Message = dict[str, Any]
-"""`{"role": ..., "content": [part, ...]}`; a part is `{"type": "text", "text"}` or `{"type": kind, "path", "span"}`."""
+"""`{"role": ..., "content": [part, ...]}`; a part is `{"type": "text", "text"}` (with `"view"` when it shows one)
+or `{"type": "audio" | "image" | "video", "path", "span"}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +112,11 @@ class Task(ABC):
                 case None:
                     continue
                 case str() as text:
-                    parts.append({"type": "text", "text": f"{name}: {text}\n"})
+                    parts.append({"type": "text", "text": f"{name}: {text}\n", "view": name})
                 case Media() as media:
                     parts.append({"type": media.kind, "path": str(resolve(root, media.path)), "span": media.span})
                 case turns:
-                    parts.append({"type": "text", "text": _dialogue(turns)})
+                    parts.append({"type": "text", "text": _dialogue(turns), "view": name})
         parts.append({"type": "text", "text": self.question(record)})
         return [{"role": "user", "content": parts}]
 

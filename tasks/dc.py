@@ -85,6 +85,8 @@ def render(answer: Answer, grammar: Grammar) -> str:
     """
     if (answer.verdict is None) != (grammar.verdict is None):
         raise ValueError(f"grammar {grammar.name} and verdict {answer.verdict!r} do not go together")
+    if answer.verdict is not None and answer.value.read_coarse(answer.verdict) != answer.verdict:
+        raise ValueError(f"verdict {answer.verdict!r} is none of {answer.value.coarse_space()}")
     if set(answer.bodies) != set(grammar.blocks) - {"answer"}:
         raise ValueError(f"grammar {grammar.name} wants bodies {grammar.blocks}, got {sorted(answer.bodies)}")
     for name, body in answer.bodies.items():

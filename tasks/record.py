@@ -104,7 +104,8 @@ def _view(name: str, obj: Any) -> View:
         return tuple(Turn(_string(t, "speaker"), _string(t, "text")) for t in obj)
     if isinstance(obj, dict) and obj.get("kind") in MEDIA_KINDS and set(obj) <= {"kind", "path", "span"}:
         span = obj.get("span")
-        if span is not None and not (isinstance(span, list) and len(span) == 2 and 0 <= span[0] < span[1]):
+        numbers = isinstance(span, list) and len(span) == 2 and all(isinstance(t, int | float) for t in span)
+        if span is not None and not (numbers and 0 <= span[0] < span[1]):
             raise _fail(f"views.{name}.span: [start, end] in seconds with 0 <= start < end", span, "mend the row")
         return Media(obj["kind"], _string(obj, "path"), None if span is None else (float(span[0]), float(span[1])))
     allowed = f"a string, a list of {{speaker, text}}, or {{kind: one of {MEDIA_KINDS}, path, span?}}"
@@ -128,9 +129,10 @@ def record_from_json(obj: Any) -> Record:
     if not isinstance(views, dict) or not views:
         raise _fail("views: an object with at least one view", views, "mend the row")
     if raters is not None and not (
-        isinstance(raters, list) and all(isinstance(r, list) and len(r) == 3 for r in raters)
+        isinstance(raters, list)
+        and all(isinstance(r, list) and len(r) == 3 and isinstance(r[2], str | int | float) for r in raters)
     ):
-        raise _fail("raters: null or a list of [rater, field, value]", raters, "mend the row")
+        raise _fail("raters: null or a list of [rater, field, number or word]", raters, "mend the row")
     if rationale is not None and not isinstance(rationale, str):
         raise _fail("rationale: null or a string", rationale, "mend the row")
     if not isinstance(obj.get("meta", {}), dict):
@@ -161,8 +163,12 @@ def read_records(path: Path) -> list[Record]:
     """
     if not path.is_file():
         raise RecordError(f"{path}: there is no such record file; run the verb that writes it, or mend the path")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     records, line_of = [], {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:

@@ -27,7 +27,7 @@ from rewards.text import token_f1
 from runtime.errors import RecordError
 
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
-WORD = re.compile(r"[^<>,=:{}\"\n]*[^<>,=:{}\"\s]")
+WORD = re.compile(r"[^<>,=:{}\"\s]([^<>,=:{}\"\n]*[^<>,=:{}\"\s])?")
 """What a label or a name may look like: no tag, no separator of ours, no outer blank."""
 
 NONE = "none"
@@ -51,10 +51,15 @@ def _check(ok: bool, what: str, got: object, remedy: str) -> None:
 
 
 def _check_number(name: str, x: object, lo: float, hi: float) -> float:
-    is_number = isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+    is_number = isinstance(x, int | float) and not isinstance(x, bool) and (isinstance(x, int) or math.isfinite(x))
     _check(is_number, f"{name} must be a finite number", x, "remove the row or mend its label")
     _check(lo <= x <= hi, f"{name} must lie in [{lo}, {hi}]", x, "mend the label or the declared range")  # type: ignore[operator]
     return float(x) + 0.0  # type: ignore[arg-type]  # + 0.0 turns -0.0 into 0.0, which prints as people write it
+
+
+def _is_anchor(word: object) -> bool:
+    """Verdicts are read in lower case, and `none` says that there is none."""
+    return isinstance(word, str) and bool(WORD.fullmatch(word)) and word == word.lower() and word != NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +82,12 @@ class Space:
             "mend the space",
         )
         _check(len(self.parents) in (0, len(self.labels)), "one parent for each label", self.parents, "mend the space")
+        _check(
+            all(_is_anchor(x) for x in self.parents),
+            "parents are lower case, not 'none'",
+            self.parents,
+            "mend the space",
+        )
 
     def parent(self, label: str) -> str | None:
         """The coarser class of `label`, or None when the space has no parents."""
@@ -159,6 +170,7 @@ class Scalar(Target):
     def __post_init__(self) -> None:
         _check(self.lo < self.hi, "the range needs lo < hi", (self.lo, self.hi), "mend the declared range")
         object.__setattr__(self, "x", _check_number("x", self.x, self.lo, self.hi))
+        object.__setattr__(self, "neutral", _check_number("neutral", self.neutral, 0, self.hi - self.lo))
 
     def render(self) -> str:
         return number_text(self.x)
@@ -267,7 +279,7 @@ class Class(Target):
 
     @property
     def hintable(self) -> bool:
-        """A parent with a single child gives that child away; such a label is still hintable, its space being coarser as a whole."""
+        """A parent with one child gives that child away; the label is still hintable, its space being coarser as a whole."""
         return 1 < len(set(self.space.parents)) < len(self.space.labels)
 
 
@@ -302,6 +314,8 @@ class LabelSet(Target):
                 sorted(self.labels),
                 "mend the labels",
             )
+        clusters = sorted(set(self.clusters.values()))
+        _check(all(_is_anchor(x) for x in clusters), "clusters are lower-case words, not 'none'", clusters, "mend them")
 
     def render(self) -> str:
         return ", ".join(sorted(self.labels)) or NONE
@@ -346,6 +360,12 @@ class LabelSet(Target):
             return tuple(dict.fromkeys(self.space.parents))
         return (*sorted(set(self.clusters.values()) - {"other"}), "other") if self.clusters else ()
 
+    @property
+    def hintable(self) -> bool:
+        """Not where every label of a closed space is a cluster of its own."""
+        renamed = self.space is not None and len(set(self.space.parents)) == len(self.space.labels)
+        return super().hintable and not renamed
+
 
 T = TypeVar("T", str, int)
 
@@ -373,6 +393,7 @@ class IndexSet(Target):
     def __post_init__(self) -> None:
         object.__setattr__(self, "indices", frozenset(self.indices))
         fine = all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i < self.n for i in self.indices)
+        _check(isinstance(self.n, int) and self.n > 0, "n must be a positive integer", self.n, "mend the row")
         _check(fine, f"indices must lie in 0..{self.n - 1}", sorted(map(str, self.indices)), "mend the indices")
 
     def render(self) -> str:
@@ -380,7 +401,7 @@ class IndexSet(Target):
 
     def read(self, text: str) -> Self | None:
         words = _read_list(text)
-        if words is None or not all(re.fullmatch(r"[0-9]+", w) and int(w) < self.n for w in words):
+        if words is None or not all(re.fullmatch(r"[0-9]{1,9}", w) and int(w) < self.n for w in words):
             return None
         return replace(self, indices=frozenset(map(int, words)))
 
@@ -436,6 +457,8 @@ class Vector(Target):
         object.__setattr__(
             self, "x", tuple(None if v is None else _check_number("x", v, self.lo, self.hi) for v in self.x)
         )
+        if self.present is not None:
+            object.__setattr__(self, "present", _check_number("present", self.present, self.lo, self.hi))
 
     def render(self) -> str:
         rated = [f"{n}={number_text(v)}" for n, v in zip(self.names, self.x, strict=True) if v is not None]
@@ -502,7 +525,7 @@ class Text(Target):
 
     def vote(self, values: Sequence[Self]) -> Self:
         """The medoid: the text with the highest summed overlap with all others (ties: alphabetical order)."""
-        return min(values, key=lambda v: (-sum(token_f1(v.refs[0], w.refs[0]) for w in values), v.refs))
+        return min(values, key=lambda v: (-math.fsum(token_f1(v.refs[0], w.refs[0]) for w in values), v.refs))
 
 
 @dataclass(frozen=True)
@@ -531,7 +554,7 @@ class Composite(Target):
     def read(self, text: str) -> Self | None:
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         if not isinstance(found, dict) or set(found) - self.mask != set(self.fields):
             return None
@@ -572,6 +595,10 @@ class Composite(Target):
 KINDS: tuple[type[Target], ...] = (Scalar, Ordinal, Class, LabelSet, IndexSet, Vector, Text, Composite)
 
 
+LISTS = frozenset({"labels", "parents", "levels", "indices", "names", "refs", "mask"})
+"""Fields that hold several words; a bare string would otherwise be read letter by letter."""
+
+
 def target_from_json(obj: Any) -> Target:
     """Read what `Target.to_json` wrote.
 
@@ -579,19 +606,29 @@ def target_from_json(obj: Any) -> Target:
         RecordError: naming the field that is missing, unknown, or holds a value that its kind does not allow.
     """
     kinds = {k.kind: k for k in KINDS}
-    if not isinstance(obj, Mapping) or obj.get("kind") not in kinds:
-        got = obj.get("kind") if isinstance(obj, Mapping) else obj
-        raise RecordError(f"target: kind must be one of {sorted(kinds)}; got {got!r}; mend the row")
-    cls = kinds[obj["kind"]]
+    kind = obj.get("kind") if isinstance(obj, Mapping) else obj
+    if not isinstance(obj, Mapping) or not isinstance(kind, str) or kind not in kinds:
+        raise RecordError(f"target: kind must be one of {sorted(kinds)}; got {kind!r}; mend the row")
+    cls = kinds[kind]
     values = {k: v for k, v in obj.items() if k != "kind"}
     known = {f.name for f in fields(cls)}
     if unknown := sorted(set(values) - known):
-        raise RecordError(f"target: {cls.kind} has no field {unknown}; allowed {sorted(known)}; mend the row")
-    if values.get("space") is not None:
-        values["space"] = Space(**values["space"])
-    if cls is Composite:
-        values["fields"] = {k: target_from_json(v) for k, v in values["fields"].items()}
+        raise RecordError(f"target: {kind} has no field {unknown}; allowed {sorted(known)}; mend the row")
+    if values.get("space") is None:
+        values.pop("space", None)
+    for name in sorted({"space", "clusters", "fields"} & set(values)):
+        _check(isinstance(values[name], Mapping), f"{name} must be an object", values[name], "mend the row")
     try:
-        return cls(**values)
+        if "space" in values:
+            values["space"] = Space(**_listed(values["space"]))
+        if "fields" in values:
+            values["fields"] = {k: target_from_json(v) for k, v in values["fields"].items()}
+        return cls(**_listed(values))
     except TypeError as error:
-        raise RecordError(f"target: {cls.kind} cannot be made from {sorted(values)}: {error}; mend the row") from None
+        raise RecordError(f"target: {kind} cannot be made from {sorted(values)}: {error}; mend the row") from None
+
+
+def _listed(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in sorted(LISTS & set(values)):
+        _check(isinstance(values[name], list), f"{name} must be a list", values[name], "mend the row")
+    return values

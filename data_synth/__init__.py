@@ -1,0 +1,1 @@
+"""A teacher writes chains of thought without seeing the label; what the task's own grader accepts becomes training data."""

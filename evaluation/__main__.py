@@ -1,0 +1,5 @@
+"""`python -m evaluation`: unhinted scores of a checkpoint."""
+
+from evaluation.stage import main
+
+main()

@@ -1,0 +1,542 @@
+"""The page about a run: one HTML file that opens offline, with clips that play, in light and dark.
+
+    python -m evaluation.report RUN     # the pipeline does this at its end
+
+Only `summary.json` must lie in the run folder; for every other piece that is missing the page has a sentence that says so.
+No script, no request: the page's own content policy forbids both, and everything that a model or a record says is escaped.
+"""
+
+import argparse
+import base64
+import io
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evaluation.clips import browser_clip
+from evaluation.score import align
+from runtime.errors import MediaError, StageError, UndertoneError
+from runtime.files import read_jsonl, write_text
+from tasks.dc import GRAMMARS
+from tasks.target import read_number
+
+STAGES = {"base": "Before SFT", "sft": "SFT", "rl": "Hint-GRPO"}
+"""Folder below `eval/` and key of the summary -> what the page calls it."""
+LOWER_IS_BETTER = {"mae", "unparseable"}
+EXAMPLES = 20
+MEDIA_BYTES = 24_000_000
+"""Clips are left out beyond this many bytes, before base64 adds a third."""
+MOST_CLASSES = 24
+"""A larger confusion matrix is left out."""
+BLOCKS = sorted({name for grammar in GRAMMARS.values() for name in grammar.blocks})
+_BLOCK = re.compile(rf"<({'|'.join(BLOCKS)})>(.*?)</\1>", re.S)
+
+Cell = tuple[float, float | None, float | None]
+"""Value, and both ends of its interval where there is one."""
+
+# Matplotlib draws in these colours; CSS variables take their places, so that plots follow light and dark.
+INK, GRID, SERIES = "#010101", "#020202", [f"#03030{i}" for i in range(1, 7)]
+COLOURS = {INK: "currentColor", GRID: "var(--line)"} | {c: f"var(--c{i})" for i, c in enumerate(SERIES, 1)}
+STYLE_OF_PLOTS: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "undertone",
+    "text.parse_math": False,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.prop_cycle": cycler(color=SERIES),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "lines.linewidth": 1.8,
+} | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+
+CSS = """
+:root { color-scheme: light dark; --bg: #fdfdfc; --ink: #1c2126; --soft: #59636e; --line: #d9dde1; --card: #f4f5f6;
+  --c1: #1f6fb2; --c2: #c2570c; --c3: #14804a; --c4: #8b3fb0; --c5: #a8323e; --c6: #6b7280; }
+@media (prefers-color-scheme: dark) { :root { --bg: #14171a; --ink: #e4e7ea; --soft: #9da7b1; --line: #343b42; --card: #1d2226;
+  --c1: #6cb2f0; --c2: #f0a35e; --c3: #5fd39a; --c4: #cf9bea; --c5: #f08a92; --c6: #a3acb5; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1.25rem 4rem; background: var(--bg); color: var(--ink);
+  font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0 0; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: .75rem; border-top: 1px solid var(--line); }
+h3, h4 { font-size: 1rem; margin: .75rem 0 .25rem; }
+a { color: var(--c1); }
+:focus-visible { outline: 3px solid var(--c1); outline-offset: 2px; }
+.skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; background: var(--bg); padding: .5rem; }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0; margin: 1rem 0 0; }
+.soft, .missing, figcaption { color: var(--soft); font-size: .9rem; } .missing { font-style: italic; }
+.facts { display: flex; flex-wrap: wrap; gap: .25rem 2rem; margin: .75rem 0; }
+.facts div { display: flex; gap: .5rem; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; margin: .5rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
+th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child { text-align: left; } thead th { vertical-align: bottom; border-bottom: 2px solid var(--line); }
+td small { color: var(--soft); margin-left: .35rem; }
+td.share { background: color-mix(in srgb, var(--c1) calc(var(--share) * 60%), transparent); text-align: center; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
+figure { margin: 0; } svg { max-width: 100%; height: auto; display: block; }
+details { border: 1px solid var(--line); border-radius: .5rem; margin: .6rem 0; padding: 0 1rem; }
+details[open] { padding-bottom: 1rem; } summary { cursor: pointer; padding: .6rem 0; }
+.clips { display: flex; flex-wrap: wrap; gap: 1rem; align-items: end; margin: .5rem 0; }
+video, .clips img { height: 12rem; max-width: 100%; border-radius: .4rem; background: #000; }
+blockquote { margin: .5rem 0; padding-left: .8rem; border-left: 3px solid var(--line); white-space: pre-wrap; }
+.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
+.sides section { background: var(--card); border-radius: .5rem; padding: .25rem 1rem 1rem; min-width: 0; }
+.block, .stray { border-left: 4px solid var(--c6); padding: .1rem .7rem; margin: .4rem 0; white-space: pre-wrap;
+  overflow-wrap: anywhere; } .stray { border-left-style: dotted; }
+.block b { display: block; font-size: .8rem; color: var(--soft); font-weight: 600; }
+.discriminate { border-color: var(--c1); } .calibrate, .evidence { border-color: var(--c2); } .answer { border-color: var(--c3); }
+.fault { color: var(--c5); font-weight: 600; }
+"""
+
+
+def write_report(run: Path) -> Path:
+    """Write `run/report.html`.
+
+    Reads `summary.json`, and where they exist `manifest.json`, `data/dataset.json` ({"root"}), `sft/metrics.jsonl`,
+    `rl/metrics.jsonl` and `eval/<stage>/predictions.jsonl` for the stages base, sft and rl. A prediction row has `uid`,
+    `gold` and `answer` (answer text, null when unparseable), `fault`, `parts`, `completion`, `text`, `media` (list of
+    {"kind", "path", "span"?}, absolute or relative to the data root) and `meta`.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        StageError: when there is no `summary.json`.
+    """
+    if not (run / "summary.json").is_file():
+        raise StageError(f"{run}: there is no summary.json; finish the run first, or name another run folder")
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    rows = {stage: _rows(run / "eval" / stage / "predictions.jsonl") for stage in STAGES}
+    sections = {
+        "Results": _results(summary),
+        "Training": _curves(run),
+        "Predicted against gold": _agreement(rows),
+        "What each modality contributes": _ablations(summary),
+        "Examples": _examples(run, rows),
+        "Details": _details(summary),
+    }
+    ids = {title: title.lower().replace(" ", "-") for title in sections}
+    links = "".join(f'<li><a href="#{ids[t]}">{t}</a></li>' for t in sections)
+    body = "".join(f'<section id="{ids[t]}"><h2>{t}</h2>{content}</section>' for t, content in sections.items())
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
+    page = f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Undertone: {escape(f"{summary.get('task')}, {summary.get('model')}")}</title><style>{CSS}</style></head>
+<body><a class="skip" href="#results">Skip to the results</a>
+<header>{_header(run, summary)}<nav aria-label="Sections"><ul>{links}</ul></nav></header><main>{body}</main></body></html>
+"""
+    write_text(run / "report.html", page)
+    return run / "report.html"
+
+
+def print_table(summary: Mapping[str, Any]) -> str:
+    """The main metrics of trivial rule, teacher, and each stage, with intervals, as aligned plain text."""
+    columns = {name: cells for name, cells in _columns(summary).items() if not name.startswith("Oracle")}
+    rows = [["", *columns]]
+    for metric in _metric_names(summary):
+        rows.append([_arrow(metric), *(_plain_cell(cells.get(metric)) for cells in columns.values())])
+    return align(rows)
+
+
+# ---- what the files hold
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return read_jsonl(path) if path.is_file() else []
+
+
+def _cells(entry: Mapping[str, Any]) -> dict[str, Cell]:
+    """Numbers of a summary entry: scores with intervals below "metrics", or plain name -> value."""
+    found: dict[str, Cell] = {}
+    for name, m in entry.get("metrics", entry).items():
+        if isinstance(m, Mapping) and "value" in m:
+            found[name] = (m["value"], m.get("lo"), m.get("hi"))
+        elif isinstance(m, int | float):
+            found[name] = (m, None, None)
+    return found
+
+
+def _columns(summary: Mapping[str, Any]) -> dict[str, dict[str, Cell]]:
+    """Title -> metric -> cell, in the order of showing; what has no metric in common with the stages is left out."""
+    titles = {
+        "Trivial rule": summary.get("baseline", {}),
+        **{f"Oracle: {name}": metrics for name, metrics in summary.get("oracles", {}).items()},
+        "Teacher": summary.get("teacher", {}),
+        **{title: summary.get(stage, {}) for stage, title in STAGES.items()},
+    }
+    columns = {title: _cells(entry or {}) for title, entry in titles.items()}
+    names = _metric_names(summary)
+    return {title: cells for title, cells in columns.items() if any(name in cells for name in names)}
+
+
+def _metric_names(summary: Mapping[str, Any]) -> list[str]:
+    return next((list(_cells(summary[k])) for k in ("rl", "sft", "base", "baseline") if summary.get(k)), [])
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key} / ").items()}
+    return {prefix.removesuffix(" / "): value}
+
+
+# ---- small pieces of HTML
+
+
+def _arrow(metric: str) -> str:
+    return f"{metric} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
+
+
+def _number(x: Any) -> str:
+    if isinstance(x, bool) or not isinstance(x, int | float):
+        return "" if x is None else x if isinstance(x, str) else json.dumps(x, ensure_ascii=False)
+    return str(x) if isinstance(x, int) else f"{x:.3f}" if 1e-3 <= abs(x) < 1e4 or x == 0 else f"{x:.3g}"
+
+
+def _plain_cell(cell: Cell | None) -> str:
+    if cell is None:
+        return "-"
+    value, lo, hi = cell
+    return f"{value:.3f}" + ("" if lo is None or hi is None else f" [{lo:.3f}, {hi:.3f}]")
+
+
+def _cell(cell: Cell | None) -> str:
+    value, _, interval = _plain_cell(cell).partition(" ")
+    return f"<td>{value}{f'<small>{interval}</small>' if interval else ''}</td>"
+
+
+def _missing(sentence: str) -> str:
+    return f'<p class="missing">{escape(sentence)}</p>'
+
+
+def _table(caption: str, head: Sequence[str], body: Mapping[str, Sequence[str]]) -> str:
+    """A table that scrolls by itself; `head` and the keys of `body` are text, its values are finished cells."""
+    titles = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
+    lines = "".join(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in body.items())
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
+        f"<thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>"
+    )
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(_number(v))}</dd></div>" for k, v in facts.items())
+    return f'<dl class="facts">{items}</dl>'
+
+
+# ---- sections
+
+
+def _header(run: Path, summary: Mapping[str, Any]) -> str:
+    facts = {k: summary[k] for k in ("task", "model", "seed") if k in summary}
+    if (run / "manifest.json").is_file():
+        attempts = json.loads((run / "manifest.json").read_text(encoding="utf-8"))["attempts"]
+        git = attempts[-1]["git"]
+        facts["run at"] = attempts[-1]["at"]
+        facts["revision"] = (
+            git["revision"][:12] + (" with changes" if git["dirty"] else "") if git else "no git checkout"
+        )
+    facts["written at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    why = (
+        "" if "revision" in facts else _missing("Date and revision of the run are unknown: there is no manifest.json.")
+    )
+    return f"<h1>Undertone: {escape(run.resolve().name)}</h1>{_facts(facts)}{why}"
+
+
+def _results(summary: Mapping[str, Any]) -> str:
+    columns, names = _columns(summary), _metric_names(summary)
+    if not names:
+        return _missing("No results: summary.json holds no metrics.")
+    parts = [
+        _table("Results", ["metric", *columns], {_arrow(m): [_cell(c.get(m)) for c in columns.values()] for m in names})
+    ]
+    stages = {title: summary[stage] for stage, title in STAGES.items() if summary.get(stage)}
+    sizes = ", ".join(f"{title} {entry['n']}" for title, entry in stages.items() if "n" in entry)
+    drawn = {f"{i['units']} {i['unit']}s" for entry in stages.values() if (i := entry.get("interval"))}
+    note = "Brackets hold 95 % bootstrap intervals" + (f" over {', '.join(sorted(drawn))}" if drawn else "")
+    parts.append(
+        f'<p class="soft">{escape(note)}. Records scored: {escape(sizes or "not recorded")}. ↑ higher is better.</p>'
+    )
+    if absent := [title for stage, title in STAGES.items() if not summary.get(stage)]:
+        parts.append(_missing(f"Not in this run: {', '.join(absent)}."))
+    graded = {title: entry["parts"] for title, entry in stages.items() if entry.get("parts")}
+    if graded:
+        names = list(dict.fromkeys(name for p in graded.values() for name in p))
+        body = {
+            name: [f"<td>{_number(p.get(name, {}).get('mean')) or '-'}</td>" for p in graded.values()] for name in names
+        }
+        parts.append("<h3>Parts of the score, means</h3>" + _table("Parts of the score", ["part", *graded], body))
+        faults = list(dict.fromkeys(f for entry in stages.values() for f in entry.get("faults", {})))
+        body = {f: [f"<td>{stages[t].get('faults', {}).get(f, 0)}</td>" for t in graded] for f in faults}
+        title = "<h3>Faults, counts</h3>"
+        parts.append(
+            title + (_table("Faults", ["fault", *graded], body) if faults else _missing("None: every answer parsed."))
+        )
+    return "".join(parts)
+
+
+def _plot(title: str, draw: Callable[[Axes], str], height: float = 3.2) -> str:
+    """A figure as inline SVG; `draw` fills the axes and returns the caption."""
+    with matplotlib.rc_context(STYLE_OF_PLOTS):
+        figure = Figure(figsize=(5.4, height), layout="constrained")
+        caption = draw(figure.subplots())
+        out = io.StringIO()
+        figure.savefig(
+            out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Type", "Format"))
+        )
+    svg = out.getvalue()
+    slug = re.sub(r"\W+", "-", title.lower())  # several plots share one page, and so its ids
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{slug}-", svg[svg.index("<svg") :])
+    for drawn, wanted in COLOURS.items():
+        svg = svg.replace(drawn, wanted)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(f"{title}. {caption}")}" ', 1)
+    return f"<figure><h3>{escape(title)}</h3>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _curve(title: str, rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], bottom: float | None) -> str:
+    """Lines over steps; `series` maps a key of the rows to its label. Nothing when no row has any of the keys."""
+    found = {
+        label: [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+        for key, label in series.items()
+    }
+    found = {label: points for label, points in found.items() if points}
+    if not found:
+        return ""
+
+    def draw(axes: Axes) -> str:
+        captions = []
+        for i, (label, points) in enumerate(found.items()):
+            steps, values = np.array(points, float).T
+            window = max(1, len(values) // 20)
+            smooth = np.convolve(values, np.ones(window) / window, "valid")
+            colour, dashes = SERIES[i % len(SERIES)], ("-", "--", "-.", ":")[i % 4]
+            if window > 1:
+                axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+            marker = "o" if len(values) < 3 else None
+            axes.plot(steps[window - 1 :], smooth, color=colour, linestyle=dashes, label=label, marker=marker)
+            captions.append(f"{label} from {_number(float(smooth[0]))} to {_number(float(smooth[-1]))}")
+        axes.set_xlabel("step")
+        axes.set_ylim(bottom=bottom)
+        if len(found) > 1:
+            axes.legend(ncols=2)
+        widest = max(1, max(map(len, found.values())) // 20)
+        return "; ".join(captions) + ("." if widest == 1 else f". Bold: running mean of {widest} values.")
+
+    return _plot(title, draw)
+
+
+def _curves(run: Path) -> str:
+    rl, sft = _rows(run / "rl" / "metrics.jsonl"), _rows(run / "sft" / "metrics.jsonl")
+    of_parts = {k: k.split("/")[1] for row in rl for k in row if re.fullmatch(r"rewards/[^/]+/mean", k)}
+    plots = [
+        _curve("SFT: loss", sft, {"loss": "training", "eval_loss": "held out"}, None),
+        _curve("Hint-GRPO: reward", rl, {"reward": "weighted sum"} | of_parts, None),
+        _curve("Hint-GRPO: stuck groups", rl, {"hint/stuck_rate": "stuck", "hint/rate": "hinted"}, 0),
+        _curve("Hint-GRPO: length", rl, {"completions/mean_length": "tokens per completion"}, 0),
+    ]
+    notes = [
+        _missing(f"No {title} curves: {stage}/metrics.jsonl is not there, or has none of their numbers.")
+        for stage, title in STAGES.items()
+        if stage != "base" and not any(p for p in plots if p.startswith(f"<figure><h3>{title}"))
+    ]
+    return f'<div class="plots">{"".join(plots)}</div>{"".join(notes)}'
+
+
+def _as_number(x: Any) -> float | None:
+    return read_number(x) if isinstance(x, str) else float(x) if isinstance(x, int | float) else None
+
+
+def _agreement(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    shown = {STAGES[stage]: found for stage, found in rows.items() if found}
+    if not shown:
+        return _missing("No predictions: eval/<stage>/predictions.jsonl is not there for any stage.")
+    if all(_as_number(row["gold"]) is not None for found in shown.values() for row in found):
+        return _scatter(shown)
+    labels = list(dict.fromkeys(str(row["gold"]) for found in shown.values() for row in found))
+    if len(labels) > MOST_CLASSES:
+        return _missing(f"No confusion matrix: gold holds {len(labels)} different answers, more than {MOST_CLASSES}.")
+    return "".join(_confusion(title, found, sorted(labels)) for title, found in shown.items())
+
+
+def _scatter(shown: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    pairs = {t: [(_as_number(r["gold"]), _as_number(r["answer"])) for r in found] for t, found in shown.items()}
+    ends = [x for found in pairs.values() for pair in found for x in pair if x is not None]
+    low, high = min(ends), max(ends)
+    margin = 0.05 * (high - low or 1)
+    limits = (low - margin, high + margin)
+
+    def figure(title: str, found: Sequence[tuple[float | None, float | None]]) -> str:
+        points = np.array([pair for pair in found if None not in pair], float).reshape(-1, 2)
+
+        def draw(axes: Axes) -> str:
+            axes.plot([low, high], [low, high], color=INK, linewidth=0.8, linestyle="--")
+            axes.scatter(points[:, 0], points[:, 1], s=22, color=SERIES[0], alpha=0.5, linewidths=0)
+            axes.set(xlabel="gold", ylabel="predicted", aspect="equal", xlim=limits, ylim=limits)
+            return f"{len(points)} of {len(found)} answers could be read. Dashed: perfect agreement."
+
+        return _plot(f"{title}: one point a record", draw, height=4.6)
+
+    return f'<div class="plots">{"".join(figure(title, found) for title, found in pairs.items())}</div>'
+
+
+def _confusion(title: str, found: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
+    ends = [*labels, "other or none"]
+    counts = {gold: dict.fromkeys(ends, 0) for gold in labels}
+    for row in found:
+        answer = str(row["answer"])
+        counts[str(row["gold"])][answer if answer in labels else ends[-1]] += 1
+    body = {}
+    for gold, line in counts.items():
+        total = max(1, sum(line.values()))
+        body[gold] = [f'<td class="share" style="--share:{n / total:.2f}">{n}</td>' for n in line.values()]
+    return f"<h3>{escape(title)}: gold in rows, answers in columns</h3>" + _table(
+        f"{title} confusion", ["gold", *ends], body
+    )
+
+
+def _ablations(summary: Mapping[str, Any]) -> str:
+    conditions = {name: _cells(entry) for name, entry in summary.get("ablations", {}).items()}
+    if not conditions:
+        return _missing("Not measured: summary.json holds no ablations.")
+    names = _metric_names(summary)
+    whole = next((STAGES[s] for s in ("rl", "sft", "base") if summary.get(s)), None)
+    full = {f"nothing removed ({whole})": _columns(summary)[whole]} if whole else {}
+    body = {title: [_cell(cells.get(m)) for m in names] for title, cells in (full | conditions).items()}
+    return _table("Ablations", ["removed", *map(_arrow, names)], body)
+
+
+# ---- examples
+
+
+def _chosen(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Evenly spread over the change that RL brought, best first; over the score itself when there is only one stage."""
+    totals = {stage: {r["uid"]: _total(r) for r in found} for stage, found in rows.items() if found}
+    if not totals:
+        return []
+    *_, last = totals.values()
+    before = totals["sft"] if {"sft", "rl"} <= set(totals) else {}
+    order = sorted(last, key=lambda uid: (before.get(uid, 0.0) - last[uid], uid))
+    return [order[i] for i in np.linspace(0, len(order) - 1, min(EXAMPLES, len(order))).astype(int)]
+
+
+def _total(row: Mapping[str, Any]) -> float:
+    known = [p for p in (row.get("parts") or {}).values() if p is not None]
+    return sum(known) / max(len(known), 1)
+
+
+def _examples(run: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    chosen = _chosen(rows)
+    if not chosen:
+        return _missing("No examples: eval/<stage>/predictions.jsonl is not there for any stage.")
+    stages = [stage for stage in ("sft", "rl") if rows[stage]] or ["base"]
+    by_uid = {stage: {row["uid"]: row for row in rows[stage]} for stage in stages}
+    about = run / "data" / "dataset.json"
+    root = run / json.loads(about.read_text(encoding="utf-8"))["root"] if about.is_file() else run
+    spent, items = 0, []
+    for number, uid in enumerate(chosen):
+        sides = {STAGES[stage]: by_uid[stage][uid] for stage in stages if uid in by_uid[stage]}
+        row = next(iter(sides.values()))
+        clips, size = _clips(root, row.get("media") or [], MEDIA_BYTES - spent)
+        spent += size
+        said = ", ".join(f"{title} {_said(side)}" for title, side in sides.items())
+        text = f"<blockquote>{escape(str(row['text']))}</blockquote>" if row.get("text") else ""
+        meta = _facts(_flat(row["meta"])) if row.get("meta") else ""
+        items.append(
+            f"<details{' open' if number == 0 else ''}><summary><strong>{escape(uid)}</strong>: "
+            f"gold {escape(_number(row['gold']))}, {escape(said)}</summary>{clips}{text}{meta}"
+            f'<div class="sides">{"".join(_side(title, side) for title, side in sides.items())}</div></details>'
+        )
+    order = "from what Hint-GRPO improved most to what it harmed most" if len(stages) == 2 else "from best to worst"
+    return f'<p class="soft">{len(items)} records spread evenly {order}.</p>' + "".join(items)
+
+
+def _said(row: Mapping[str, Any]) -> str:
+    return f"no answer ({row.get('fault')})" if row["answer"] is None else _number(row["answer"])
+
+
+def _side(title: str, row: Mapping[str, Any]) -> str:
+    fault = f'<p class="fault">Fault: {escape(str(row["fault"]))}</p>' if row.get("fault") else ""
+    parts = {name: "unscored" if p is None else p for name, p in (row.get("parts") or {}).items()}
+    return f"<section><h4>{title}: {escape(_said(row))}</h4>{fault}{_facts(parts)}{_chain(row.get('completion') or '')}</section>"
+
+
+def _chain(completion: str) -> str:
+    """The completion with each block of a known grammar set off, and whatever lies outside of them marked."""
+    pieces, at = [], 0
+    for block in _BLOCK.finditer(completion):
+        pieces.append(_stray(completion[at : block.start()]))
+        name, body = block[1], escape(block[2].strip())
+        pieces.append(f'<div class="block {name}"><b>{name}</b>{body}</div>')
+        at = block.end()
+    pieces.append(_stray(completion[at:]))
+    return "".join(pieces) or _missing("The completion is empty.")
+
+
+def _stray(text: str) -> str:
+    return f'<div class="stray">{escape(text.strip())}</div>' if text.strip() else ""
+
+
+def _clips(root: Path, media: Sequence[Mapping[str, Any]], budget: int) -> tuple[str, int]:
+    """Players for the media of one record, and the bytes that they take."""
+    pieces, spent = [], 0
+    for item in media:
+        span = item.get("span")
+        try:
+            encoded = browser_clip(root / item["path"], item["kind"], (span[0], span[1]) if span else None)
+        except MediaError as error:
+            pieces.append(_missing(f"No {item['kind']}: {error}"))
+            continue
+        for mime, data in encoded:
+            if spent + len(data) > budget:
+                pieces.append(
+                    _missing(f"No {item['kind']}: the clips of this page would exceed {MEDIA_BYTES // 10**6} MB.")
+                )
+                continue
+            spent += len(data)
+            source = f'src="data:{mime};base64,{base64.b64encode(data).decode()}"'
+            tag = mime.partition("/")[0]
+            if tag == "image":
+                pieces.append(f'<img {source} alt="{escape(item["kind"])} of the record">')
+            else:
+                pieces.append(f'<{tag} controls preload="metadata" {source} aria-label="{tag} of the record"></{tag}>')
+    return (f'<div class="clips">{"".join(pieces)}</div>' if pieces else ""), spent
+
+
+def _details(summary: Mapping[str, Any]) -> str:
+    pieces = []
+    for name in ("teacher", "hint", "parity", "seconds"):
+        facts = {k: v for k, v in _flat(summary.get(name) or {}).items() if v is not None}
+        pieces.append(
+            f"<h3>{name.capitalize()}</h3>" + (_facts(facts) if facts else _missing("Not recorded in summary.json."))
+        )
+    return "".join(pieces)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Write the report of a run anew.")
+    parser.add_argument("run", type=Path, help="the run folder")
+    try:
+        print(write_report(parser.parse_args().run))
+    except UndertoneError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,132 @@
+"""Run a model over a split, without hints, and score it: whole, and with a modality silenced."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from evaluation.score import score_predictions
+from models.engine.hf import HFEngine, Sampling
+from models.processor import MODALITIES, Processor
+from runtime.errors import ConfigError
+from runtime.files import write_jsonl
+from tasks.base import Dataset, Task
+from tasks.record import SPLITS, Media, Record
+
+
+@dataclass
+class EvalConfig:
+    """What `conf/eval/` may say."""
+
+    split: str
+    limit: int | None
+    batch: int
+    max_new_tokens: int
+    temperature: float
+    silence: list[str]
+    resamples: int
+    init: str | None
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ConfigError(f"eval.split: one of {SPLITS}; got {self.split!r}; mend the config")
+        if unknown := sorted(set(self.silence) - set(MODALITIES)):
+            raise ConfigError(f"eval.silence: members of {MODALITIES}; got {unknown}; mend the config")
+        if self.batch < 1 or self.max_new_tokens < 1 or self.temperature < 0:
+            got = f"batch={self.batch} max_new_tokens={self.max_new_tokens} temperature={self.temperature}"
+            raise ConfigError(f"eval: batch and max_new_tokens 1 or more, temperature 0 or more; got {got}")
+
+
+def complete(
+    task: Task,
+    model: torch.nn.Module,
+    processor: Processor,
+    records: Sequence[Record],
+    root: Path,
+    cfg: EvalConfig,
+    silence: frozenset[str] = frozenset(),
+) -> list[str]:
+    """One unhinted completion for each record.
+
+    Args:
+        silence: modalities to blank (zero samples, grey frames, empty transcript).
+    """
+    prompts = [processor.encode(task.prompt(record, root), silence) for record in records]
+    sampling = Sampling(cfg.max_new_tokens, cfg.temperature)
+    groups = HFEngine(model, processor).generate(prompts, sampling, 1, cfg.batch)
+    return [processor.decode(group[0].token_ids) for group in groups]
+
+
+def measure(
+    task: Task, model: torch.nn.Module, processor: Processor, records: Sequence[Record], root: Path, cfg: EvalConfig
+) -> dict[str, float]:
+    """Corpus metrics alone, without intervals: for curves while training."""
+    scores = [
+        task.score(r, text)
+        for r, text in zip(records, complete(task, model, processor, records, root, cfg), strict=True)
+    ]
+    return task.metrics([r.target for r in records], [s.answer.value if s.answer else None for s in scores])
+
+
+def evaluate(
+    task: Task,
+    model: torch.nn.Module,
+    processor: Processor,
+    data: Dataset,
+    cfg: EvalConfig,
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Score a model on a split and write `folder/predictions.jsonl`.
+
+    Returns:
+        What `score_predictions` returns, and under `silenced` the metrics with each modality of `cfg.silence` blanked.
+    """
+    records = data.split(cfg.split)[: cfg.limit]
+    shown = {view for r in records for view in _modalities(r, task)}
+    completions = complete(task, model, processor, records, data.root, cfg)
+    by_uid = {r.uid: text for r, text in zip(records, completions, strict=True)}
+    result = score_predictions(task, records, by_uid, train=data.split("train"), resamples=cfg.resamples, seed=seed)
+    silenced = {}
+    for modality in cfg.silence:
+        if modality not in shown:
+            continue
+        texts = complete(task, model, processor, records, data.root, cfg, frozenset({modality}))
+        answers = [task.score(r, text).answer for r, text in zip(records, texts, strict=True)]
+        silenced[modality] = task.metrics([r.target for r in records], [a.value if a else None for a in answers])
+    write_jsonl(folder / "predictions.jsonl", [_row(task, r, by_uid[r.uid]) for r in records])
+    return {**result, "silenced": silenced}
+
+
+def _modalities(record: Record, task: Task) -> set[str]:
+    found = set()
+    for name in task.views:
+        match record.views.get(name):
+            case None:
+                continue
+            case Media(kind="audio"):
+                found.add("audio")
+            case Media():
+                found.add("video")
+            case _:
+                found.add("text")
+    return found
+
+
+def _row(task: Task, record: Record, completion: str) -> dict[str, Any]:
+    score = task.score(record, completion)
+    return {
+        "uid": record.uid,
+        "group": record.group,
+        "gold": record.target.render(),
+        "answer": score.answer.value.render() if score.answer else None,
+        "verdict": score.answer.verdict if score.answer else None,
+        "fault": score.fault,
+        "parts": dict(score.parts),
+        "completion": completion,
+        "text": next((v for v in record.views.values() if isinstance(v, str)), None),
+        "media": [{"kind": v.kind, "path": v.path} for v in record.views.values() if isinstance(v, Media)],
+        "meta": dict(record.meta),
+    }

@@ -1,0 +1,62 @@
+"""The evaluation stage of a run: `eval/<name>/` from a checkpoint."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from evaluation.report import print_table
+from evaluation.run import EvalConfig, evaluate
+from models.load import load_model, load_processor
+from models.session import Session, open_session
+from runtime.errors import StageError
+from runtime.main import command
+from runtime.run import run_stage
+from runtime.seeds import seed_everything
+
+
+def run(session: Session, name: str, checkpoint: Path | str, *, silence: bool = True) -> dict[str, Any]:
+    """Evaluate one checkpoint once for these settings.
+
+    Args:
+        session: the run.
+        name: of the result, and of its folder below `eval/`.
+        checkpoint: a folder or a hub name.
+        silence: whether to blank modalities, too.
+
+    Returns:
+        What `evaluation.run.evaluate` returns.
+    """
+    settings: EvalConfig = session.section("eval", EvalConfig)
+    settings = settings if silence else replace(settings, silence=[])
+    folder = session.folder / "eval" / name
+
+    def work() -> dict[str, Any]:
+        seed_everything(session.seed)
+        processor = load_processor(session.model, checkpoint)
+        model = load_model(session.model, checkpoint, train=False)
+        return evaluate(session.task, model, processor, session.data, settings, folder, session.seed)
+
+    inputs = {"records": session.records} | ({"checkpoint": checkpoint} if isinstance(checkpoint, Path) else {})
+    return run_stage(folder, session.settings(eval=replace(settings, init=None)), inputs, work)
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="eval")
+@command
+def main(cfg: DictConfig) -> None:
+    """Entry point."""
+    session = open_session(cfg, parent=cfg.eval.init)
+    if cfg.eval.init:
+        name, checkpoint = "init", Path(cfg.eval.init)
+    else:
+        found = [n for n in ("rl", "sft") if (session.folder / n / "final").is_dir()]
+        if not found:
+            raise StageError(
+                f"evaluation: no checkpoint in {session.folder}; run `python -m sft` or `python -m rl` with the same run.name, "
+                "or name one with eval.init=FOLDER"
+            )
+        name, checkpoint = found[0], session.folder / found[0] / "final"
+    result = run(session, name, checkpoint)
+    print(print_table({"task": session.task.name, "baseline": result["baseline"], name: result}))

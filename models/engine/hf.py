@@ -1,0 +1,148 @@
+"""Sampling from the training model itself: a group shares one prefilled prompt, and a hint re-roll shares it too."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+from models.processor import Encoded, Processor
+from models.shared_prefix import PromptState, run_completion, run_prompt, thinker
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn."""
+
+    max_new_tokens: int
+    temperature: float
+    """0 takes the most likely token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What the policy wrote after the prompt and the hint."""
+
+    token_ids: tuple[int, ...]
+    """[T] sampled tokens only: no prompt, no hint; ends with the end token unless it was cut off."""
+    logprobs: tuple[float, ...]
+    """[T] natural log under the policy at the sampling temperature, before forbidden tokens are taken out (so that they
+    agree with a scoring pass, which knows no ban)."""
+    finished: bool
+    """False when `max_new_tokens` cut it off."""
+
+
+def _copied(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
+    """A cache with the given rows of `cache`, which itself stays usable for the next round."""
+    copy = DynamicCache()
+    for i, layer in enumerate(cache.layers):
+        copy.update(layer.keys[rows], layer.values[rows], i)
+    return copy
+
+
+class HFEngine:
+    """Samples with a transformers model, media prompts included.
+
+    Args:
+        model: the policy, with or without PEFT wrapper.
+        processor: its processor.
+    """
+
+    def __init__(self, model: torch.nn.Module, processor: Processor) -> None:
+        self.model = thinker(model)
+        self.processor = processor
+
+    @torch.no_grad()
+    def prefill(self, prompts: Sequence[Encoded]) -> PromptState:
+        """Run the prompts once; `sample` may be called on the result any number of times."""
+        device = self.model.get_input_embeddings().weight.device
+        return run_prompt(self.model.base_model, self.processor.collate(prompts, device))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        state: PromptState,
+        prompt_of: Sequence[int],
+        sampling: Sampling,
+        prefixes: Sequence[Sequence[int]] | None = None,
+    ) -> list[Completion]:
+        """One completion for each entry of `prompt_of`.
+
+        Args:
+            state: the prefilled prompts.
+            prompt_of: [N] index of the prompt of each completion.
+            sampling: how to draw.
+            prefixes: [N] token ids forced before sampling starts (hints), each possibly empty; None for none at all.
+        """
+        model, backbone = self.model, self.model.base_model
+        device = state.mask_BP.device
+        rows_N = torch.tensor(prompt_of, dtype=torch.long, device=device)
+        cache = _copied(state.cache, rows_N)
+        mask_NK = state.mask_BP[rows_N]
+        position_N = state.next_position_B[rows_N]
+        head = model.get_output_embeddings()
+        logits_NV = head(state.hidden_BPH[rows_N, -1]).float()
+
+        if prefixes is not None and any(prefixes):  # shorter ones are padded in front, behind a masked column
+            length = max(map(len, prefixes))
+            ids_NH = torch.zeros(len(rows_N), length, dtype=torch.long, device=device)
+            real_NH = torch.zeros_like(ids_NH)
+            for row, prefix in enumerate(prefixes):
+                if prefix:
+                    ids_NH[row, -len(prefix) :] = torch.tensor(list(prefix), device=device)
+                    real_NH[row, -len(prefix) :] = 1
+            mask_NK = torch.cat([mask_NK, real_NH.to(mask_NK.dtype)], 1)
+            places_NH = position_N[:, None] + (real_NH.cumsum(1) - 1).clamp(min=0)
+            hidden_NH = run_completion(backbone, ids_NH, mask_NK, places_NH, cache)[:, -1]
+            logits_NV = torch.where(real_NH.any(1)[:, None], head(hidden_NH).float(), logits_NV)
+            position_N = position_N + real_NH.sum(1)
+
+        banned = torch.tensor(self.processor.forbidden_ids, dtype=torch.long, device=device)
+        ends = torch.tensor(self.processor.eos_ids, dtype=torch.long, device=device)
+        tokens: list[list[int]] = [[] for _ in prompt_of]
+        logprobs: list[list[float]] = [[] for _ in prompt_of]
+        finished = [False] * len(prompt_of)
+        live = list(range(len(prompt_of)))  # which completion each row of the tensors still holds
+        for step in range(sampling.max_new_tokens):
+            scaled_NV = logits_NV / (sampling.temperature or 1.0)
+            allowed_NV = scaled_NV.index_fill(1, banned, -torch.inf)
+            if sampling.temperature:
+                token_N = torch.multinomial(allowed_NV.softmax(-1), 1)[:, 0]
+            else:
+                token_N = allowed_NV.argmax(-1)
+            logprob_N = scaled_NV.log_softmax(-1).gather(1, token_N[:, None])[:, 0]
+            over_N = torch.isin(token_N, ends)
+            for i, token, logprob, over in zip(
+                live, token_N.tolist(), logprob_N.tolist(), over_N.tolist(), strict=True
+            ):
+                tokens[i].append(token)
+                logprobs[i].append(logprob)
+                finished[i] = over
+            keep = (~over_N).nonzero()[:, 0]
+            if not len(keep) or step + 1 == sampling.max_new_tokens:
+                break
+            if len(keep) < len(live):  # finished rows leave the batch at once
+                live = [live[i] for i in keep.tolist()]
+                token_N, position_N, mask_NK = token_N[keep], position_N[keep], mask_NK[keep]
+                cache.batch_select_indices(keep)
+            mask_NK = torch.cat([mask_NK, mask_NK.new_ones(len(live), 1)], 1)
+            hidden = run_completion(backbone, token_N[:, None], mask_NK, position_N[:, None], cache)[:, -1]
+            logits_NV = head(hidden).float()
+            position_N = position_N + 1
+        return [Completion(tuple(t), tuple(p), done) for t, p, done in zip(tokens, logprobs, finished, strict=True)]
+
+    def generate(self, prompts: Sequence[Encoded], sampling: Sampling, n: int, batch: int) -> list[list[Completion]]:
+        """`n` completions for each prompt, `batch` prompts at a time, with the model in evaluation mode.
+
+        Returns:
+            One list of `n` completions per prompt, in order.
+        """
+        training = self.model.training
+        self.model.eval()
+        out: list[list[Completion]] = []
+        for start in range(0, len(prompts), batch):
+            part = prompts[start : start + batch]
+            flat = self.sample(self.prefill(part), [i for i in range(len(part)) for _ in range(n)], sampling)
+            out += [flat[i * n : (i + 1) * n] for i in range(len(part))]
+        self.model.train(training)
+        return out

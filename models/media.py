@@ -1,0 +1,121 @@
+"""The only place that opens media bytes: sound and frames through PyAV, which carries its own decoders.
+
+Frames are chosen as `qwen_omni_utils` chooses them, so that a clip looks here as it looked when the real checkpoint was
+trained.
+"""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from av.error import FFmpegError
+from qwen_omni_utils.v2_5.vision_process import FRAME_FACTOR, smart_nframes
+
+from runtime.errors import MediaError
+
+RATE = 16_000
+"""Samples per second, what the Whisper features expect."""
+
+Span = tuple[float, float] | None
+
+
+def _open(path: Path) -> av.container.InputContainer:
+    if not path.is_file():
+        raise MediaError(f"{path}: there is no such media file; mend the record's path, or remove the record")
+    try:
+        return av.open(str(path))
+    except FFmpegError as error:
+        raise MediaError(
+            f"{path}: not a readable media file ({error}); replace the file, or remove the record"
+        ) from None
+
+
+def has_sound(path: Path) -> bool:
+    """Whether the file holds an audio stream."""
+    with _open(path) as container:
+        return bool(container.streams.audio)
+
+
+def read_audio(path: str | Path, span: Span = None, rate: int = RATE) -> np.ndarray:
+    """The sound of an audio or video file.
+
+    Args:
+        path: wav, flac, mp3, mp4 and whatever else FFmpeg reads.
+        span: start and end in seconds; None is the whole file.
+        rate: samples per second of the result.
+
+    Returns:
+        (T,) float32 mono samples in [-1, 1].
+
+    Raises:
+        MediaError: when the file is missing, unreadable, without sound, or holds no sample in `span`.
+    """
+    path = Path(path)
+    with _open(path) as container:
+        if not container.streams.audio:
+            raise MediaError(f"{path}: holds no audio stream; drop the audio view, or replace the file")
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        try:
+            pieces = [piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
+            pieces += resampler.resample(None)
+        except FFmpegError as error:
+            raise MediaError(f"{path}: breaks off while decoding sound ({error}); replace the file") from None
+    wave = np.concatenate([p.to_ndarray().reshape(-1) for p in pieces]) if pieces else np.zeros(0, np.float32)
+    if span is not None:
+        wave = wave[round(span[0] * rate) : round(span[1] * rate)]
+    if not len(wave):
+        raise MediaError(f"{path}: no sound in span {span}; mend the span, or remove the record")
+    return wave
+
+
+def read_video(path: str | Path, fps: float, span: Span = None, max_frames: int = 768) -> tuple[torch.Tensor, float]:
+    """Frames of a video, evenly spaced at about `fps`.
+
+    Args:
+        path: anything FFmpeg reads.
+        fps: wanted frames per second.
+        span: start and end in seconds; None is the whole file.
+        max_frames: an upper bound; longer videos are sampled more sparsely.
+
+    Returns:
+        Frames (T, 3, H, W) uint8 with T a multiple of 2, and the rate at which they were really taken.
+
+    Raises:
+        MediaError: when the file is missing, unreadable, or has fewer than two frames in `span`.
+    """
+    path = Path(path)
+    with _open(path) as container:
+        if not container.streams.video:
+            raise MediaError(f"{path}: holds no video stream; drop the video view, or replace the file")
+        stream = container.streams.video[0]
+        source_fps = float(stream.average_rate or stream.guessed_rate or fps)
+        try:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        except FFmpegError as error:
+            raise MediaError(f"{path}: breaks off while decoding frames ({error}); replace the file") from None
+    if span is not None:
+        frames = frames[int(span[0] * source_fps) : max(int(span[1] * source_fps), int(span[0] * source_fps) + 2)]
+    total = len(frames)
+    if total < FRAME_FACTOR:
+        raise MediaError(
+            f"{path}: {total} frames in span {span}, at least {FRAME_FACTOR} are needed; mend or remove it"
+        )
+    count = smart_nframes({"fps": min(fps, source_fps), "max_frames": min(max_frames, total)}, total, source_fps)
+    picked = torch.linspace(0, total - 1, count).round().long().tolist()
+    pixels = torch.from_numpy(np.stack([frames[i] for i in picked])).permute(0, 3, 1, 2).contiguous()
+    return pixels, count / total * source_fps
+
+
+def read_image(path: str | Path) -> torch.Tensor:
+    """An image as (3, H, W) uint8.
+
+    Raises:
+        MediaError: when the file is missing or unreadable.
+    """
+    with _open(Path(path)) as container:
+        try:
+            frame = next(container.decode(video=0))
+        except (FFmpegError, StopIteration, IndexError) as error:
+            raise MediaError(f"{path}: not a readable image ({error!r}); replace the file") from None
+        return torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1).contiguous()

@@ -1,0 +1,270 @@
+"""Messages to tensors, in one place for synthesis, training, scoring and evaluation.
+
+Every difference between the stock processor, `generate` and `forward` is settled here:
+
+- A video's own sound (`audio_in_video`) is decided once per model. When it is on, a video's track is interleaved with its
+  frames and a separate audio part is left out, being the same sound; a video without a track is given silence of its own
+  length. So one batch never mixes sounding and silent videos, which the model cannot express: its flag
+  `use_audio_in_video` holds for a whole call, and forgetting it raises nothing.
+- Log-mel features are made for the sound's own length, not for the extractor's 30 or 300 s window, and are equal to the
+  valid frames of the padded ones. Sound longer than the window is refused, where the stock extractor cuts it off.
+- The video size reaches the processor with every call, because a class attribute of the stock one overrides the setting.
+- Media tokens never occur in text that is encoded, and are never sampled (`forbidden_ids`).
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import pad
+from transformers import PreTrainedTokenizerBase, Qwen2_5OmniProcessor
+
+from models.media import RATE, has_sound, read_audio, read_image, read_video
+from runtime.errors import ConfigError, MediaError
+from tasks.base import Message
+
+STACKED = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "video_second_per_grid")
+MODALITIES = ("audio", "video", "text")
+"""What can be silenced: zero samples, grey frames, an empty transcript, all of the original length or place."""
+
+MIN_SAMPLES = 800
+"""50 ms: below about 30 ms the audio tower gets no token at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSettings:
+    """How media become tensors."""
+
+    audio_in_video: bool
+    fps: float
+    max_frames: int
+    video_size: dict[str, int]
+    """`shortest_edge` and `longest_edge`, in pixels of a whole clip (frames x height x width), as the processor counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One prompt, unpadded. Media tensors are opaque from here on: passed to the model, never read."""
+
+    ids: torch.Tensor
+    """[P] token ids, placeholders expanded."""
+    media: dict[str, torch.Tensor]
+    sounding: bool
+    """Whether a video carries its sound, the `use_audio_in_video` of every forward over it."""
+
+
+class Processor:
+    """Encodes prompts (at most once each, while they stay in the cache) and pads them into batches.
+
+    Args:
+        processor: the real omni processor, or a tokenizer for a text-only model.
+        settings: how media become tensors.
+        capacity: number of prompts kept.
+    """
+
+    def __init__(
+        self, processor: Qwen2_5OmniProcessor | PreTrainedTokenizerBase, settings: MediaSettings, capacity: int = 4096
+    ) -> None:
+        self.processor = processor
+        self.settings = settings
+        self.capacity = capacity
+        self.encodings = 0
+        """How often a prompt was really encoded; the rest came from the cache."""
+        self._cache: OrderedDict[str, Encoded] = OrderedDict()
+        self.tokenizer: PreTrainedTokenizerBase
+        if isinstance(processor, Qwen2_5OmniProcessor):
+            self.tokenizer = processor.tokenizer
+            media_tokens = (
+                processor.image_token,
+                processor.audio_token,
+                processor.video_token,
+                processor.vision_bos_token,
+                processor.vision_eos_token,
+                processor.audio_bos_token,
+                processor.audio_eos_token,
+            )
+            self.forbidden_ids = [self.tokenizer.convert_tokens_to_ids(token) for token in media_tokens]
+        else:
+            self.tokenizer = processor
+            self.forbidden_ids = []
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token_id is None:
+            raise ConfigError(
+                "model: its tokenizer has no pad token; set one (eos will do) and save the checkpoint again"
+            )
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """Tokens that end an answer."""
+        return [self.tokenizer.eos_token_id]
+
+    def encode(self, messages: Sequence[Message], silence: frozenset[str] = frozenset()) -> Encoded:
+        """Encode one prompt.
+
+        Args:
+            messages: as `Task.prompt` makes them.
+            silence: members of MODALITIES to blank, for ablations and the parity gate.
+
+        Raises:
+            MediaError: for unreadable media, sound longer than the extractor's window, or media given to a text model.
+        """
+        if unknown := silence - set(MODALITIES):
+            raise ConfigError(f"silence: members of {MODALITIES}; got {sorted(unknown)}; mend the config")
+        key = json.dumps([messages, sorted(silence), [_stamp(p["path"]) for p in _parts(messages) if "path" in p]])
+        if key not in self._cache:
+            self._cache[key] = self._encode(messages, silence)
+            self.encodings += 1
+            if len(self._cache) > self.capacity:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
+
+    def _encode(self, messages: Sequence[Message], silence: frozenset[str]) -> Encoded:
+        images: list[torch.Tensor] = []
+        sounds: list[np.ndarray] = []
+        videos: list[torch.Tensor] = []
+        track_of: list[int | None] = []  # for each sound: the video it belongs to, or None
+        rates: list[float] = []
+        turns = []
+        in_video = self.settings.audio_in_video and any(p["type"] == "video" for p in _parts(messages))
+        for message in messages:
+            content = []
+            for part in message["content"]:
+                match part["type"]:
+                    case "text":
+                        hide = "text" in silence and "view" in part
+                        content.append({"type": "text", "text": f"{part['view']}: \n" if hide else part["text"]})
+                        continue
+                    case "image":
+                        image = read_image(part["path"])
+                        images.append(torch.full_like(image, 128) if "video" in silence else image)
+                    case "audio":
+                        if in_video:
+                            continue
+                        sounds.append(self._sound(part, silence))
+                        track_of.append(None)
+                    case "video":
+                        frames, fps = read_video(
+                            part["path"], self.settings.fps, part["span"], self.settings.max_frames
+                        )
+                        if in_video:
+                            sounds.append(self._sound(part, silence, seconds=len(frames) / fps))
+                            track_of.append(len(videos))
+                        videos.append(torch.full_like(frames, 128) if "video" in silence else frames)
+                        rates.append(fps)
+                    case kind:
+                        raise MediaError(f"part of unknown type {kind!r}; allowed: text, image, audio, video")
+                content.append({"type": part["type"]})
+            turns.append({"role": message["role"], "content": content})
+        if not isinstance(self.processor, Qwen2_5OmniProcessor):
+            return self._encode_text(turns)
+        if len(set(rates)) > 1:
+            raise MediaError(f"videos of one prompt were sampled at different rates {rates}; give them one length")
+        text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        options: dict[str, Any] = {}
+        if videos:
+            options |= {"videos_kwargs": {"size": self.settings.video_size, "do_sample_frames": False}, "fps": rates[0]}
+            if in_video:
+                options |= {"load_audio_from_video": True, "audio_from_video_indices": track_of}
+        if sounds:
+            # 400 samples of silence after the sound complete its last window, as the full padding does
+            options["audio_kwargs"] = {"max_length": max(map(len, sounds)) + 400, "truncation": False}
+        out = dict(
+            self.processor(
+                text=[text],
+                images=images or None,
+                audio=sounds or None,
+                videos=videos or None,
+                return_tensors="pt",
+                **options,
+            )
+        )
+        media = {k: torch.as_tensor(v) for k, v in out.items() if k in STACKED}
+        if sounds:
+            valid = int(out["feature_attention_mask"].sum(1).max())
+            media["input_features"] = out["input_features"][..., :valid]
+            media["feature_attention_mask"] = out["feature_attention_mask"][..., :valid]
+        return Encoded(out["input_ids"][0], media, sounding=in_video)
+
+    def _encode_text(self, turns: list[dict[str, Any]]) -> Encoded:
+        if kinds := {p["type"] for t in turns for p in t["content"]} - {"text"}:
+            raise MediaError(
+                f"a text-only model was given {sorted(kinds)}; set task.views to text views, or use an omni model"
+            )
+        flat = [{"role": t["role"], "content": "".join(p["text"] for p in t["content"])} for t in turns]
+        text = self.tokenizer.apply_chat_template(flat, tokenize=False, add_generation_prompt=True)
+        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
+        return Encoded(ids, {}, sounding=False)
+
+    def _sound(self, part: dict[str, Any], silence: frozenset[str], seconds: float | None = None) -> np.ndarray:
+        if seconds is not None and not has_sound(Path(part["path"])):
+            wave = np.zeros(round(seconds * RATE), np.float32)
+        else:
+            wave = read_audio(part["path"], part["span"])
+        assert isinstance(self.processor, Qwen2_5OmniProcessor)
+        window = self.processor.feature_extractor.n_samples
+        if len(wave) > window:
+            raise MediaError(
+                f"{part['path']}: {len(wave) / RATE:.1f} s of sound, the model hears at most {window / RATE:.0f} s; "
+                "cut the clip, or give the record a span"
+            )
+        if len(wave) < MIN_SAMPLES:
+            raise MediaError(
+                f"{part['path']}: {len(wave)} samples of sound, at least {MIN_SAMPLES} are needed; remove it"
+            )
+        return np.zeros_like(wave) if "audio" in silence else wave
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of plain text, for a hint prefix or an answer."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Token ids of a whole answer, end token included."""
+        return [*self.text_ids(text), self.tokenizer.eos_token_id]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of sampled tokens, without special ones."""
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def collate(self, prompts: Sequence[Encoded], device: torch.device | str = "cpu") -> dict[str, Any]:
+        """Pad prompts on the left into one model input.
+
+        Returns:
+            `input_ids` and `attention_mask` (B, P), the media tensors of all prompts, and `use_audio_in_video`.
+        """
+        length = max(len(p.ids) for p in prompts)
+        blank = self.tokenizer.pad_token_id
+        batch: dict[str, Any] = {
+            "input_ids": torch.stack([pad(p.ids, (length - len(p.ids), 0), value=blank) for p in prompts]),
+            "attention_mask": torch.stack([pad(torch.ones_like(p.ids), (length - len(p.ids), 0)) for p in prompts]),
+        }
+        heard = [p.media for p in prompts if "input_features" in p.media]
+        if heard:
+            frames = max(m["input_features"].shape[-1] for m in heard)
+            for name in ("input_features", "feature_attention_mask"):
+                batch[name] = torch.cat([pad(m[name], (0, frames - m[name].shape[-1])) for m in heard])
+        for name in STACKED:
+            if tensors := [p.media[name] for p in prompts if name in p.media]:
+                batch[name] = torch.cat(tensors)
+        with_video = {p.sounding for p in prompts if "pixel_values_videos" in p.media}
+        assert len(with_video) < 2, "silent and sounding videos in one batch: encode() should have prevented it"
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        if isinstance(self.processor, Qwen2_5OmniProcessor):
+            batch["use_audio_in_video"] = with_video == {True}
+        return batch
+
+
+def _parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [part for message in messages for part in message["content"]]
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    if not Path(path).is_file():
+        raise MediaError(f"{path}: there is no such media file; mend the record's path, or remove the record")
+    stat = Path(path).stat()
+    return stat.st_mtime_ns, stat.st_size

@@ -1,0 +1,151 @@
+"""What every verb needs first: run folder, seed, task, records with unreadable media set aside, model settings."""
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from models.load import ModelConfig, base_checkpoint, load_processor
+from models.processor import Processor
+from runtime.config import check_sections, section
+from runtime.errors import ConfigError, MediaError, UndertoneError
+from runtime.files import read_jsonl, write_json, write_jsonl
+from runtime.manifest import redact, write_manifest
+from runtime.seeds import seed_everything, set_threads
+from tasks.base import Dataset, Task
+
+SECTIONS = ("run", "seed", "task", "model", "teacher", "synth", "sft", "hint", "reward", "rl", "eval")
+
+
+@dataclass
+class RunConfig:
+    """The section `run` of `conf/pipeline.yaml`."""
+
+    name: str
+    dir: str
+    threads: int
+    max_quarantined: float
+    report_to: list[str]
+    project: str
+    tags: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One run of any verb."""
+
+    cfg: DictConfig
+    """The composed config; sections are read through `section`."""
+    run: RunConfig
+    folder: Path
+    seed: int
+    task: Task
+    data: Dataset
+    model: ModelConfig
+
+    @property
+    def records(self) -> Path:
+        """The record file of this run."""
+        return self.folder / "data" / "records.jsonl"
+
+    def section(self, name: str, schema: type) -> Any:
+        """A typed section of the config; see `runtime.config.section`."""
+        return section(self.cfg, name, schema)
+
+    def settings(self, **sections: Any) -> dict[str, Any]:
+        """What decides the result of a stage: seed, task, model, and the given sections."""
+        task = OmegaConf.to_container(self.cfg.task, resolve=True)
+        assert isinstance(task, dict)
+        task.pop("data", None)  # a place; what lies there is in the hash of the records
+        return {"seed": self.seed, "task": task, "model": asdict(self.model)} | {
+            name: asdict(value) for name, value in sections.items()
+        }
+
+
+def make_task(cfg: DictConfig) -> Task:
+    """The task that `conf/task/` describes.
+
+    Raises:
+        ConfigError: for a key the task does not know, or a value it refuses.
+    """
+    try:
+        return instantiate(cfg.task, _convert_="all")
+    except UndertoneError:
+        raise
+    except Exception as error:  # Hydra wraps whatever the constructor raised; the reason is in its cause
+        if isinstance(error.__cause__, UndertoneError):
+            raise error.__cause__ from None
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise ConfigError(f"task: {reason}; mend conf/task or the command line") from None
+
+
+def open_session(cfg: DictConfig, parent: str | None = None) -> Session:
+    """Check the config, make the run folder, and read (or make) the records.
+
+    Args:
+        cfg: as Hydra composed it.
+        parent: the run whose checkpoint this one starts from, for the manifest.
+
+    Raises:
+        UndertoneError: for a bad setting, record file or too many unreadable media.
+    """
+    check_sections(cfg, SECTIONS)
+    try:
+        run: RunConfig = section(cfg, "run", RunConfig)
+        model: ModelConfig = section(cfg, "model", ModelConfig)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"config: {str(error).splitlines()[0]}; mend the config") from None
+    set_threads(run.threads)
+    seed_everything(cfg.seed)
+    task = make_task(cfg)
+    folder = Path(run.dir)
+    data = task.dataset(folder / "data")
+    write_json(folder / "data" / "dataset.json", {"root": str(data.root.resolve())})
+    data = quarantine(task, data, lambda: load_processor(model, base_checkpoint(model)), folder / "data", run)
+    resolved = redact(OmegaConf.to_container(cfg, resolve=True))
+    if int(os.environ.get("RANK", "0")) == 0:
+        OmegaConf.save(OmegaConf.create(resolved), folder / "config.yaml")
+        write_manifest(
+            folder,
+            resolved,
+            seed=cfg.seed,
+            parent=parent,
+            inputs={"records": folder / "data" / "records.jsonl"},
+        )
+    return Session(cfg, run, folder, cfg.seed, task, data, model)
+
+
+def quarantine(task: Task, data: Dataset, make_processor: Callable[[], Processor], folder: Path, run: RunConfig) -> Dataset:
+    """Set aside records whose prompt cannot be encoded: media missing, corrupt, too long or too short.
+
+    The reasons are kept in `folder/quarantine.jsonl`; while it is there, nothing is scanned again.
+
+    Raises:
+        MediaError: when more than the share `run.max_quarantined` would have to go.
+    """
+    path = folder / "quarantine.jsonl"
+    if not path.is_file():
+        processor = make_processor()
+        rows = []
+        for record in data.records:
+            try:
+                processor.encode(task.prompt(record, data.root))
+            except MediaError as error:
+                rows.append({"uid": record.uid, "split": record.split, "reason": str(error)})
+        share = len(rows) / len(data.records)
+        if share > run.max_quarantined:
+            raise MediaError(
+                f"{len(rows)} of {len(data.records)} records ({share:.0%}) have unreadable media, allowed is "
+                f"run.max_quarantined={run.max_quarantined:.0%}; the first: {rows[0]['uid']}: {rows[0]['reason']}"
+            )
+        write_jsonl(path, rows)
+        if rows:
+            print(f"set aside {len(rows)} of {len(data.records)} records with unreadable media; reasons in {path}")
+    out = {row["uid"] for row in read_jsonl(path)}
+    return replace(data, records=tuple(r for r in data.records if r.uid not in out))
+

@@ -1,0 +1,108 @@
+"""What `conf/rl/`, `conf/hint/` and `conf/reward/` may say. The yaml files are the home of the defaults."""
+
+from dataclasses import dataclass
+
+from runtime.errors import ConfigError
+from tasks.base import PARTS, Task
+
+STRATEGIES = ("none", "polarity")
+BASELINES = ("shared", "context")
+PREFIXES = ("masked", "learnt")
+SCALES = ("none", "group")
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo")
+
+
+@dataclass
+class HintConfig:
+    """Who is hinted, with what, and how hinted rows count."""
+
+    strategy: str
+    share: float
+    baseline: str
+    count_leaked: bool
+    prefix: str
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("strategy", STRATEGIES), ("baseline", BASELINES), ("prefix", PREFIXES)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"hint.{name}: one of {allowed}; got {getattr(self, name)!r}; mend the config")
+        if not 0 < self.share < 1:
+            raise ConfigError(
+                f"hint.share: in (0, 1), so that at least one row stays unhinted; got {self.share}; mend the config"
+            )
+
+    def check_task(self, task: Task) -> None:
+        """Refuse a hint that this task's grammar cannot carry.
+
+        Raises:
+            ConfigError: when the answer does not open with a verdict.
+        """
+        if self.strategy != "none" and task.grammar.blocks[0] != task.grammar.verdict:
+            raise ConfigError(
+                f"hint.strategy={self.strategy}: a hint is a prefix that states the verdict, and answers of grammar "
+                f"{task.grammar.name!r} do not open with one; use task.grammar=dc, or hint=none"
+            )
+
+
+@dataclass
+class RewardConfig:
+    """Weights of the parts of a score; a weight of 0 switches a part off."""
+
+    weights: dict[str, float]
+
+    def __post_init__(self) -> None:
+        if set(self.weights) != set(PARTS):
+            raise ConfigError(
+                f"reward.weights: must name exactly the parts {sorted(PARTS)}; got {sorted(self.weights)}; edit conf/reward"
+            )
+        if min(self.weights.values()) < 0 or not any(self.weights.values()):
+            raise ConfigError(f"reward.weights: 0 or more, at least one above 0; got {self.weights}; edit conf/reward")
+
+
+@dataclass
+class RLConfig:
+    """Settings of the reinforcement stage."""
+
+    init: str | None
+    max_steps: int
+    prompts: int
+    group: int
+    accumulation: int
+    lr: float
+    schedule: str
+    warmup: float
+    weight_decay: float
+    max_grad_norm: float
+    loss: str
+    beta: float
+    scale: str
+    temperature: float
+    max_new_tokens: int
+    gradient_checkpointing: bool
+    parity_every: int
+    parity_tolerance: float
+    eval_every: int
+    save_every: int
+    log_every: int
+
+    def __post_init__(self) -> None:
+        positive = ("max_steps", "prompts", "accumulation", "max_new_tokens", "parity_every", "save_every", "log_every")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"rl.{name}: 1 or more; got {getattr(self, name)}; mend the config")
+        if self.group < 2:
+            raise ConfigError(f"rl.group: 2 or more, advantages compare siblings; got {self.group}; mend the config")
+        if self.prompts % self.accumulation:
+            raise ConfigError(f"rl.prompts: a multiple of rl.accumulation={self.accumulation}; got {self.prompts}")
+        if self.scale not in SCALES or self.loss not in LOSSES:
+            raise ConfigError(
+                f"rl: scale in {SCALES}, loss in {LOSSES}; got {self.scale!r}, {self.loss!r}; mend the config"
+            )
+        if self.lr <= 0 or self.temperature <= 0 or self.beta < 0 or not 0 <= self.warmup < 1:
+            got = f"lr={self.lr} temperature={self.temperature} beta={self.beta} warmup={self.warmup}"
+            raise ConfigError(f"rl: lr > 0, temperature > 0, beta >= 0, warmup in [0, 1); got {got}; mend the config")
+        if self.gradient_checkpointing:
+            raise ConfigError(
+                "rl.gradient_checkpointing: must be false; checkpointed layers drop the key/value cache that completions of "
+                "one prompt share"
+            )

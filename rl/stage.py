@@ -1,0 +1,61 @@
+"""The reinforcement stage of a run: `rl/final` from `sft/final`."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+
+from evaluation.run import EvalConfig, measure
+from models.load import load_model, load_processor
+from models.session import Session, open_session
+from rl.config import HintConfig, RewardConfig, RLConfig
+from rl.train import train
+from runtime.main import command
+from runtime.run import run_stage
+from runtime.seeds import seed_everything
+
+
+def run(session: Session) -> dict[str, Any]:
+    """Train once for these settings; see `rl.train.train` for the result."""
+    settings = session.section("rl", RLConfig)
+    hint, reward = session.section("hint", HintConfig), session.section("reward", RewardConfig)
+    evaluation = session.section("eval", EvalConfig)
+    hint.check_task(session.task)
+    folder = session.folder / "rl"
+    init = Path(settings.init) if settings.init else session.folder / "sft" / "final"
+
+    def work() -> dict[str, Any]:
+        seed_everything(session.seed)
+        data, task = session.data, session.task
+        processor = load_processor(session.model, init)
+        model = load_model(session.model, init, train=True)
+        dev = data.split("dev")
+
+        def measure_dev(policy: torch.nn.Module) -> dict[str, float]:
+            return measure(task, policy, processor, dev, data.root, evaluation)
+
+        return train(
+            model,
+            processor,
+            task,
+            data.split("train"),
+            data.root,
+            settings,
+            hint,
+            reward,
+            folder,
+            session.seed,
+            measure_dev if dev else None,
+        )
+
+    inputs = {"records": session.records, "init": init}
+    return run_stage(folder, session.settings(rl=settings, hint=hint, reward=reward), inputs, work)
+
+
+@hydra.main(version_base=None, config_path="../conf", config_name="rl")
+@command
+def main(cfg: DictConfig) -> None:
+    """Entry point."""
+    print(run(open_session(cfg, parent=cfg.rl.init)))

@@ -1,0 +1,126 @@
+"""The reinforcement stage: train (or go on), and write the policy."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from models.load import save_model
+from models.processor import Processor
+from rl.config import HintConfig, RewardConfig, RLConfig
+from rl.trainer import HintGRPOTrainer, make_trainer
+from runtime.checkpoints import last_checkpoint
+from runtime.errors import StageError
+from runtime.files import read_jsonl
+from runtime.logs import MetricsCallback
+from runtime.signals import StopTogether
+from tasks.base import Task
+from tasks.record import Record
+
+
+class Evaluate(TrainerCallback):
+    """Unhinted metrics on the dev records while training, in the log as `dev/...`."""
+
+    def __init__(self, every: int, measure: Callable[[torch.nn.Module], dict[str, float]]) -> None:
+        self.every = every
+        self.measure = measure
+        self.trainer: HintGRPOTrainer | None = None
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure after every `every` steps, and after the last."""
+        if self.trainer is not None and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
+            model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            for name, value in self.measure(model).items():
+                self.trainer._count(f"dev/{name}", value)
+
+
+def train(
+    model: torch.nn.Module,
+    processor: Processor,
+    task: Task,
+    records: Sequence[Record],
+    root: Path,
+    cfg: RLConfig,
+    hint: HintConfig,
+    weights: RewardConfig,
+    folder: Path,
+    seed: int,
+    measure_dev: Callable[[torch.nn.Module], dict[str, float]] | None,
+) -> dict[str, Any]:
+    """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`.
+
+    Args:
+        model: the policy, after the cold start.
+        processor: its processor.
+        task: prompts and grading.
+        records: training records; their rationales are not looked at.
+        root: their data root.
+        cfg, hint, weights: settings of the stage.
+        folder: gets checkpoints, metrics.jsonl, rollouts/ and final/.
+        seed: of prompt order and sampling.
+        measure_dev: unhinted metrics of a model on the dev records; None for none.
+
+    Returns:
+        Steps, hint statistics by phase, the parity reading and the mean reward of the first and last tenth.
+
+    Raises:
+        StageError: when there are too few records for one step, or a signal ended the training before its last step.
+        ConfigError: when the hint does not go together with the task.
+        ParityError: when trainer and engine disagree, or a modality does not reach the loss.
+    """
+    hint.check_task(task)
+    if len(records) < cfg.prompts:
+        raise StageError(f"rl: {len(records)} training records, one step takes rl.prompts={cfg.prompts}; lower it")
+    evaluate = Evaluate(cfg.eval_every, measure_dev) if cfg.eval_every and measure_dev else None
+    shown = ("reward", "hint/stuck_rate", "solve/unhinted", "dev/polarity")
+    callbacks: list[TrainerCallback] = [MetricsCallback(folder / "metrics.jsonl", "rl", shown), StopTogether()]
+    trainer = make_trainer(
+        "rl",
+        model,
+        processor,
+        task,
+        records,
+        root,
+        cfg,
+        hint,
+        weights,
+        folder,
+        seed,
+        [evaluate, *callbacks] if evaluate else callbacks,
+    )
+    if evaluate:
+        evaluate.trainer = trainer
+    checkpoint = last_checkpoint(folder / "checkpoints")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step < cfg.max_steps:
+        raise StageError(f"rl: stopped by a signal at step {trainer.state.global_step}; call the same command to go on")
+    save_model(trainer.accelerator.unwrap_model(trainer.model), processor, folder / "final")
+    rows = [row for row in read_jsonl(folder / "metrics.jsonl") if "hint/stuck_rate" in row]
+    return {"steps": trainer.state.global_step, "hint": hint_summary(rows), "parity": parity_summary(rows)}
+
+
+def hint_summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Means over the first, middle and last third of the logged steps, and over all."""
+    names = ("hint/stuck_rate", "hint/rate", "hint/reliance", "solve/unhinted", "solve/hinted", "reward")
+    third = max(1, len(rows) // 3)
+    phases = {"all": rows, "first third": rows[:third], "last third": rows[-third:]}
+
+    def mean(part: Sequence[dict[str, Any]], name: str) -> float | None:
+        known = [row[name] for row in part if row.get(name) is not None]
+        return round(fmean(known), 4) if known else None
+
+    return {phase: {name.removeprefix("hint/"): mean(part, name) for name in names} for phase, part in phases.items()}
+
+
+def parity_summary(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The worst engine difference and the latest modality drops that the gate saw."""
+    seen = [row for row in rows if row.get("parity/logp_mean") is not None]
+    if not seen:
+        return {}
+    drops = {k.removeprefix("parity/"): v for k, v in seen[-1].items() if k.endswith("_drop")}
+    return {"checks": len(seen), "logp_mean_worst": max(row["parity/logp_mean"] for row in seen)} | drops

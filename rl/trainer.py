@@ -1,0 +1,400 @@
+"""Hint-GRPO on TRL: its losses, accumulation and checkpoints; our rollouts, advantages and shared-prompt scoring.
+
+Four methods of `GRPOTrainer` are touched. `rollout_func` (an argument) samples and hints. `compute_loss` (public) and
+`_generate_and_score_completions` carry each group's prompt and media beside its rows: tensors are viewed as (B, G, ...), so
+that TRL's shuffling and splitting, which act on axis 0, move whole groups. `_get_per_token_logps_and_entropies` scores the
+completions of a group on one shared prompt. Hint tokens are context: `env_mask` takes them out of the loss.
+
+Axes: B prompts, G siblings, N = B*G rows, C completion length (hint included).
+"""
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from datasets import Dataset as HFDataset
+from torch.utils.data import Sampler
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+from trl.models import unwrap_model_for_generation
+from trl.trainer.utils import RepeatSampler
+
+from models.engine.hf import HFEngine, Sampling
+from models.processor import Encoded, Processor
+from models.shared_prefix import SharedPrefix, attach, shifted_labels
+from rl import parity
+from rl.advantage import advantages, reward
+from rl.config import HintConfig, RewardConfig, RLConfig
+from rl.rollout import Group, Rollout, roll_out
+from runtime.files import write_jsonl
+from tasks.base import PARTS, Task
+from tasks.dc import Fault
+from tasks.record import Record
+
+
+class EpochRepeatSampler(RepeatSampler):
+    """TRL's sampler, with the order of each epoch drawn from seed + epoch.
+
+    The stock one draws every epoch's order from one generator, which a resumed run starts anew: it would see the prompts of
+    the first epoch again. The Trainer calls `set_epoch` where a sampler has it.
+    """
+
+    def set_epoch(self, epoch: int) -> None:
+        """Fix the order of `epoch`."""
+        self.generator.manual_seed(self.seed + epoch)
+
+
+def _passed_on(prompts: list[str], reward: list[float | None], **_: Any) -> list[float | None]:
+    """TRL's reward function: the rewards that the rollout already computed."""
+    return reward
+
+
+class HintGRPOTrainer(GRPOTrainer):
+    """GRPO whose stuck groups are hinted.
+
+    Args:
+        task: prompts and grading.
+        records: [R] training records.
+        root: their data root.
+        processor: encodes the prompts.
+        settings: the stage's settings.
+        hint: whom to hint and how hinted rows count.
+        weights: of the reward parts.
+        rollouts: folder that gets one `step_*.jsonl` per generation, with everything the model said.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        args: GRPOConfig,
+        *,
+        task: Task,
+        records: Sequence[Record],
+        root: Path,
+        processor: Processor,
+        settings: RLConfig,
+        hint: HintConfig,
+        weights: RewardConfig,
+        rollouts: Path,
+        train_dataset: Any,
+        callbacks: list[TrainerCallback],
+    ) -> None:
+        attach(model)
+        super().__init__(
+            model=model,  # type: ignore[arg-type]
+            args=args,
+            reward_funcs=[_passed_on],
+            train_dataset=train_dataset,
+            processing_class=processor.tokenizer,
+            callbacks=callbacks,
+            rollout_func=lambda uids, trainer: trainer.roll_out(uids),
+        )
+        if self.ref_model is not None:
+            attach(self.accelerator.unwrap_model(self.ref_model))
+        self.task, self.root, self.processor = task, root, processor
+        self.settings, self.hint, self.reward_weights_by_part = settings, hint, weights.weights
+        self.rollouts = rollouts
+        self.record_of = {record.uid: record for record in records}
+        self.parity: dict[str, float] = {}
+        """The latest reading of the parity gate."""
+        self._groups: list[Group] = []
+        self._prompts: list[Encoded] = []
+        """Prompts of the rows that are scored next: all groups right after sampling, a micro-batch's in its loss."""
+        self._engine_logps: torch.Tensor | None = None
+        self._check_due = False
+        self._tokens: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+
+    def _get_train_sampler(self, dataset: Any = None) -> Sampler:
+        return EpochRepeatSampler(
+            data_source=self.train_dataset if dataset is None else dataset,
+            mini_repeat_count=self.num_generations,
+            batch_size=self.args.generation_batch_size // self.num_generations,
+            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            shuffle=True,
+            seed=self.args.seed,
+        )
+
+    # Sampling
+
+    def roll_out(self, uids: Sequence[str]) -> dict[str, Any]:
+        """TRL's rollout function.
+
+        Args:
+            uids: [N] uid of each row's record, every one repeated for its siblings.
+
+        Returns:
+            Ids, engine log-probabilities (None, later NaN, on hint tokens), loss mask and rewards of the N rows.
+        """
+        size = self.num_generations
+        start = time.perf_counter()
+        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:
+            training = model.training
+            model.eval()
+            self._groups = roll_out(
+                self.task,
+                HFEngine(model, self.processor),
+                self.root,
+                [self.record_of[uid] for uid in uids[::size]],
+                size,
+                Sampling(self.settings.max_new_tokens, self.settings.temperature),
+                self.hint,
+            )
+            model.train(training)
+        self._prompts = [g.prompt for g in self._groups]
+        rows = [r for g in self._groups for r in g.rollouts]
+        self._seconds["rollout"] += time.perf_counter() - start
+        self._tokens["rollout"] += sum(len(r.completion.token_ids) for r in rows)
+        rewards = [self._reward(r) for r in rows]
+        self._log_groups(rewards)
+        learnt = int(self.hint.prefix == "learnt")
+        return {
+            "prompt_ids": [g.prompt.ids.tolist() for g in self._groups for _ in range(size)],
+            "completion_ids": [[*r.hint_ids, *r.completion.token_ids] for r in rows],
+            "logprobs": [[None] * len(r.hint_ids) + list(r.completion.logprobs) for r in rows],
+            "env_mask": [[learnt] * len(r.hint_ids) + [1] * len(r.completion.token_ids) for r in rows],
+            "reward": rewards,
+        }
+
+    def _reward(self, rollout: Rollout) -> float | None:
+        parts = dict(rollout.score.parts)
+        if rollout.hint and not self.hint.count_leaked and rollout.score.fault is None:
+            parts["discriminate"] = None  # given away by the hint
+        return reward(parts, self.reward_weights_by_part)
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        out = super()._generate_and_score_completions(inputs)
+        size, rows = self.num_generations, len(inputs)
+        rewards = [row["reward"] for row in inputs]
+        hinted = [bool(r.hint) for g in self._groups for r in g.rollouts]
+        out["advantages"] = advantages(
+            [rewards[i : i + size] for i in range(0, rows, size)],
+            [hinted[i : i + size] for i in range(0, rows, size)],
+            baseline=self.hint.baseline,
+            scale=self.settings.scale,
+        ).to(out["advantages"].device)
+        self._count("reward/groups_without_signal", (out["advantages"] == 0).all(1).float().mean().item())
+        for name, value in out.items():
+            if name != "advantages" and torch.is_tensor(value) and value.ndim:
+                out[name] = value.view(rows // size, size, *value.shape[1:])
+        return {**out, "prompts": [g.prompt for g in self._groups], "uids": [g.record.uid for g in self._groups]}
+
+    # Learning
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """TRL's loss over the rows of whole groups."""
+        inputs = dict(inputs)
+        self._prompts, uids = inputs.pop("prompts"), inputs.pop("uids")
+        for name, value in inputs.items():
+            if torch.is_tensor(value) and value.ndim >= 2:
+                inputs[name] = value.flatten(0, 1)
+        start = time.perf_counter()
+        first = self._step % self.args.steps_per_generation == 0  # later micro-batches of a step add nothing new
+        self._check_due = first and self.state.global_step % self.settings.parity_every == 0
+        self._engine_logps, self._completion_mask = inputs["sampling_per_token_logps"], inputs["completion_mask"]
+        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        self._engine_logps = None
+        if self._check_due:
+            self._check_modalities(model, inputs, uids)
+        self._seconds["loss"] += time.perf_counter() - start
+        self._tokens["loss"] += sum(len(p.ids) for p in self._prompts) + int(inputs["completion_mask"].sum())
+        return loss
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: torch.nn.Module,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **_: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        """Score completions on their groups' own prompts, media included; the prompt half of `input_ids` is not used."""
+        prompts = self._prompts
+        size = len(input_ids) // len(prompts)
+        step = max(1, (batch_size or len(input_ids)) // size)
+        logps, entropies = [], []
+        for start in range(0, len(prompts), step):
+            part = prompts[start : start + step]
+            rows = slice(start * size, (start + len(part)) * size)
+            ids_NC, mask_NC = input_ids[rows, -logits_to_keep:], attention_mask[rows, -logits_to_keep:]
+            shared = SharedPrefix(
+                self.processor.collate(part, ids_NC.device),
+                ids_NC,
+                mask_NC,
+                torch.arange(len(part), device=ids_NC.device).repeat_interleave(size),
+            )
+            with self.accelerator.autocast():
+                out = model(labels=shifted_labels(ids_NC, mask_NC), fused_lm_head=True, shared_prefix=shared)
+            logps.append(out.log_probs)
+            entropies.append(out.entropy)
+        logps_NC = torch.cat(logps)
+        if self._engine_logps is not None:
+            self._read_logps(logps_NC, self._engine_logps)
+        return logps_NC, torch.cat(entropies) if compute_entropy else None, None
+
+    # Gates and metrics
+
+    def _read_logps(self, logps_NC: torch.Tensor, engine_NC: torch.Tensor) -> None:
+        """Parity of engine and trainer, and how much the hinted rows rely on their hints."""
+        if self._check_due:
+            found = parity.compare(logps_NC, engine_NC, self._completion_mask)
+            self.parity |= {"logp_mean": found.mean, "logp_max": found.largest}
+            self._count("parity/logp_mean", found.mean)
+            parity.check_logps(found, self.settings.parity_tolerance, self.state.global_step)
+        given_NC = engine_NC.isnan() & self._completion_mask.bool()
+        if given_NC.any():
+            rows = given_NC.any(1)
+            written_NC = self._completion_mask.bool() & ~given_NC
+            logps = logps_NC.detach()
+            own = (logps * written_NC).sum(1) / written_NC.sum(1)
+            whole = (logps * self._completion_mask).sum(1) / self._completion_mask.sum(1)
+            self._count("hint/reliance", (whole - own)[rows].mean().item())
+            self._count("hint/prefix_logp", (logps * given_NC).sum(1)[rows].mean().item())
+
+    def _check_modalities(self, model: torch.nn.Module, inputs: dict[str, Any], uids: Sequence[str]) -> None:
+        few = slice(0, 2)  # prompts: enough to see whether anything changes at all
+        size = len(inputs["completion_ids"]) // len(uids)
+        rows = slice(0, len(uids[few]) * size)
+        ids_NC, mask_NC = inputs["completion_ids"][rows], inputs["completion_mask"][rows]
+
+        @torch.no_grad()
+        def mean_logp(prompts: Sequence[Encoded]) -> torch.Tensor:
+            self._prompts = list(prompts)
+            logps_NC, _, _ = self._get_per_token_logps_and_entropies(model, ids_NC, mask_NC, ids_NC.shape[1])
+            return ((logps_NC.detach() * mask_NC).sum(1) / mask_NC.sum(1)).view(-1, size).mean(1)
+
+        records = [self.record_of[uid] for uid in uids[few]]
+        drops = parity.silenced_drops(self.task, records, self.root, self.processor, mean_logp)
+        for modality, (drop, change) in drops.items():
+            self.parity |= {f"{modality}_drop": drop, f"{modality}_change": change}
+            self._count(f"parity/{modality}_drop", drop)
+        parity.check_drops(drops, self.state.global_step)
+
+    def _count(self, name: str, value: float) -> None:
+        self._metrics["train"][name].append(value)
+
+    def _log_groups(self, rewards: Sequence[float | None]) -> None:
+        """Metrics of DESIGN section 6, and the rollouts themselves on disk."""
+        groups = self._groups
+        rows = [r for g in groups for r in g.rollouts]
+        hinted = [r for r in rows if r.hint]
+        first = [s for g in groups for s in g.unhinted]
+        self._count("hint/stuck_rate", fmean(g.stuck for g in groups))
+        self._count("hint/rate", len(hinted) / len(rows))
+        self._count("hint/level", float(bool(hinted)))
+        self._count("solve/verdict_unhinted", fmean(s.parts["discriminate"] or 0.0 for s in first))
+        self._count("solve/unhinted", fmean(r.solved for r in rows if not r.hint))
+        if hinted:
+            self._count("solve/hinted", fmean(r.solved for r in hinted))
+        for part in PARTS:
+            known = [s.parts[part] for s in first]
+            values = [v for v in known if v is not None]
+            if values:
+                self._count(f"parts/{part}", fmean(values))
+            self._count(f"parts/{part}_unscored", 1 - len(values) / len(known))
+        faults = Counter(r.score.fault for r in rows)
+        for fault in Fault:
+            self._count(f"fault/{fault}", faults[fault] / len(rows))
+        write_jsonl(
+            self.rollouts / f"step_{self.state.global_step:06d}_rank{self.accelerator.process_index}.jsonl",
+            (
+                {
+                    "uid": g.record.uid,
+                    "sibling": i,
+                    "hint": r.hint,
+                    "text": r.text,
+                    "fault": r.score.fault,
+                    "parts": dict(r.score.parts),
+                    "reward": value,
+                    "tokens": len(r.completion.token_ids),
+                    "finished": r.completion.finished,
+                    "stuck": g.stuck,
+                }
+                for (g, i, r), value in zip(
+                    ((g, i, r) for g in groups for i, r in enumerate(g.rollouts)), rewards, strict=True
+                )
+            ),
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add tokens per second by phase to the logged row."""
+        for phase, seconds in self._seconds.items():
+            if seconds:
+                self._count(f"speed/{phase}_tokens_per_s", self._tokens[phase] / seconds)
+        self._seconds.clear()
+        self._tokens.clear()
+        super().log(logs, start_time)
+
+
+def make_trainer(
+    name: str,
+    model: torch.nn.Module,
+    processor: Processor,
+    task: Task,
+    records: Sequence[Record],
+    root: Path,
+    settings: RLConfig,
+    hint: HintConfig,
+    weights: RewardConfig,
+    folder: Path,
+    seed: int,
+    callbacks: list[TrainerCallback],
+) -> HintGRPOTrainer:
+    """Settings of ours to settings of TRL's, in one place."""
+    cuda = torch.cuda.is_available()
+    args = GRPOConfig(
+        output_dir=str(folder / "checkpoints"),
+        run_name=name,
+        max_steps=settings.max_steps,
+        per_device_train_batch_size=settings.prompts // settings.accumulation * settings.group,
+        gradient_accumulation_steps=settings.accumulation,
+        num_generations=settings.group,
+        learning_rate=settings.lr,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        loss_type=settings.loss,
+        beta=settings.beta,
+        scale_rewards="none",  # advantages are our own; see rl/advantage.py
+        temperature=settings.temperature,
+        max_completion_length=settings.max_new_tokens,
+        gradient_checkpointing=False,
+        bf16=next(model.parameters()).dtype == torch.bfloat16,
+        use_cpu=not cuda,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        save_total_limit=2,
+        logging_steps=settings.log_every,
+        disable_tqdm=True,
+        report_to=[],
+        seed=seed,
+        data_seed=seed,
+        dataloader_pin_memory=cuda,
+    )
+    return HintGRPOTrainer(
+        model,
+        args,
+        task=task,
+        records=records,
+        root=root,
+        processor=processor,
+        settings=settings,
+        hint=hint,
+        weights=weights,
+        rollouts=folder / "rollouts",
+        train_dataset=HFDataset.from_dict({"prompt": [r.uid for r in records]}),
+        callbacks=callbacks,
+    )

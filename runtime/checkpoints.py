@@ -1,0 +1,21 @@
+"""Trainer checkpoints: the newest whole one."""
+
+import json
+import shutil
+from pathlib import Path
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole `checkpoint-N` below `folder`, or None. Torn ones (a kill while saving) are removed.
+
+    The Trainer writes `trainer_state.json` last, so a checkpoint without a readable one is torn.
+    """
+    found = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
+    for path in reversed(found):
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            return path
+    return None

@@ -1,0 +1,150 @@
+"""What made a run: code, versions, machine, seed, config and data, once for every attempt. Never a secret."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runtime.errors import StageError
+from runtime.files import digest, sha256, write_json
+
+PACKAGES = (
+    "undertone torch torchvision transformers trl accelerate peft datasets deepspeed tokenizers safetensors numpy scipy "
+    "librosa av vllm"
+).split()
+HIDDEN = "***"
+# `max_new_tokens` and `pad_token` are no secrets; `hf_token` is one, and so is a plain `token`.
+_SECRET = re.compile(
+    r"(^|_)(api_?key|access_key|secret(_key)?|password|passwd|credentials?|(access|auth|api|bearer|hf)_token)$|^token$",
+    re.I,
+)
+
+
+def _is_secret(key: str) -> bool:
+    return _SECRET.search(key.strip("-+~ ").replace("-", "_").rpartition(".")[2]) is not None
+
+
+def redact(value: Any) -> Any:
+    """A copy of a config without its secrets.
+
+    Values of keys that name one (`api_key`, `hf_token`, `password`, ...) become `***`, and so does, wherever it stands, the
+    value of an environment variable with such a name. None and empty strings stay: they say that there was none.
+    """
+    if isinstance(value, Mapping):
+        return {k: HIDDEN if item and _is_secret(str(k)) else redact(item) for k, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(item) for item in value]
+    if isinstance(value, str):
+        for name, secret in os.environ.items():
+            if len(secret) >= 8 and _is_secret(name):  # shorter ones would blot out ordinary words
+                value = value.replace(secret, HIDDEN)
+    return value
+
+
+def redact_command(arguments: Sequence[str]) -> list[str]:
+    """Command line arguments without secrets: `a.api_key=X`, `--token X`, `--token=X` and `a={api_key: X}`."""
+    shown: list[str] = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if shown and shown[-1].startswith("-") and "=" not in shown[-1] and _is_secret(shown[-1]):
+            shown.append(HIDDEN)
+        elif equals and value and _is_secret(key):
+            shown.append(f"{key}={HIDDEN}")
+        else:
+            inside = re.sub(
+                r"([\w-]+)(\s*:\s*)([^,}\]]+)", lambda m: m[1] + m[2] + (HIDDEN if _is_secret(m[1]) else m[3]), argument
+            )
+            shown.append(redact(inside))
+    return shown
+
+
+def _git() -> dict[str, Any] | None:
+    """Revision of the code and whether it was changed; None outside a git checkout."""
+
+    def ask(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        return {"revision": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    """The class of machine, not its name."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "ranks": int(os.environ.get("WORLD_SIZE", "1")),
+    }
+
+
+def write_manifest(
+    run: Path, config: Mapping[str, Any], *, seed: int, parent: str | None, inputs: Mapping[str, Path]
+) -> dict[str, Any]:
+    """Write `run/manifest.json`, or add an attempt to it when the run is continued.
+
+    Args:
+        run: the run folder.
+        config: the resolved config; only its hash (without secrets) is kept here.
+        seed: of the run.
+        parent: the run whose checkpoint this one starts from, if any.
+        inputs: data files by name; their contents are hashed.
+
+    Returns:
+        What was written: `started`, `seed`, `parent`, and per attempt date, command, config, inputs, git, python, packages,
+        machine.
+
+    Raises:
+        StageError: when an input is missing, or the run was begun with another seed or parent.
+    """
+    for name, path in inputs.items():
+        if not path.is_file():
+            raise StageError(f"input {name!r}: there is no file {path}; mend the path in the config")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    attempt = {
+        "at": now,
+        "command": redact_command(sys.argv),
+        "config": digest(redact(config)),
+        "inputs": {name: {"path": str(path), "sha256": sha256(path)} for name, path in inputs.items()},
+        "git": _git(),
+        "python": platform.python_version(),
+        "packages": _versions(),
+        "machine": _machine(),
+    }
+    path = run / "manifest.json"
+    manifest = (
+        json.loads(path.read_text())
+        if path.is_file()
+        else {"started": now, "seed": seed, "parent": parent, "attempts": []}
+    )
+    if (manifest["seed"], manifest["parent"]) != (seed, parent):
+        raise StageError(
+            f"{run} was begun with seed {manifest['seed']} and parent {manifest['parent']!r}, not with seed {seed} and parent "
+            f"{parent!r}; choose another run.name, or go back to the old settings"
+        )
+    manifest["attempts"].append(attempt)
+    write_json(path, manifest)
+    return manifest

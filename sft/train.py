@@ -1,0 +1,150 @@
+"""Supervised fine-tuning on media-bearing prompts: loss on the answer tokens alone.
+
+Stock TRL collates images only and trains an audio model deaf without a word; here the collator hands the model every media
+tensor and the `use_audio_in_video` flag (tests/sft/test_media_reach_loss.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset as HFDataset
+from torch.nn.functional import pad
+from trl import SFTConfig as TRLConfig
+from trl import SFTTrainer
+
+from models.load import save_model
+from models.processor import Processor
+from runtime.checkpoints import last_checkpoint
+from runtime.errors import StageError
+from runtime.logs import MetricsCallback
+from runtime.signals import StopTogether
+from sft.config import SFTConfig
+from tasks.base import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt and the answer to learn."""
+
+    messages: Sequence[Message]
+    answer: str
+
+
+class Collator:
+    """Turns row numbers into a batch: prompts padded on the left, answers on the right, labels on answers only."""
+
+    def __init__(self, processor: Processor, examples: Sequence[Example]) -> None:
+        self.processor = processor
+        self.examples = examples
+
+    def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
+        """Model input with `labels` (B, P+C); -100 on prompt and padding."""
+        chosen = [self.examples[row["row"]] for row in rows]
+        batch = self.processor.collate([self.processor.encode(e.messages) for e in chosen])
+        answers = [torch.tensor(self.processor.answer_ids(e.answer)) for e in chosen]
+        longest = max(map(len, answers))
+        blank = self.processor.tokenizer.pad_token_id
+        ids = torch.stack([pad(a, (0, longest - len(a)), value=blank) for a in answers])
+        mask = torch.stack([pad(torch.ones_like(a), (0, longest - len(a))) for a in answers])
+        silent = torch.full_like(batch["input_ids"], -100)
+        return batch | {
+            "input_ids": torch.cat([batch["input_ids"], ids], 1),
+            "attention_mask": torch.cat([batch["attention_mask"], mask], 1),
+            "labels": torch.cat([silent, ids.masked_fill(mask == 0, -100)], 1),
+        }
+
+
+def make_trainer(
+    name: str,
+    model: torch.nn.Module,
+    processor: Processor,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    cfg: SFTConfig,
+    folder: Path,
+    seed: int,
+) -> SFTTrainer:
+    """TRL's trainer with our collator; `dev` may be empty, and then nothing is evaluated during training."""
+    cuda = torch.cuda.is_available()
+    bf16 = next(model.parameters()).dtype == torch.bfloat16
+    args = TRLConfig(
+        output_dir=str(folder / "checkpoints"),
+        max_steps=cfg.max_steps,
+        per_device_train_batch_size=cfg.batch,
+        per_device_eval_batch_size=cfg.batch,
+        gradient_accumulation_steps=cfg.accumulation,
+        learning_rate=cfg.lr,
+        lr_scheduler_type="linear",
+        warmup_steps=cfg.warmup,
+        weight_decay=cfg.weight_decay,
+        max_grad_norm=cfg.max_grad_norm,
+        gradient_checkpointing=cfg.gradient_checkpointing,
+        bf16=bf16,
+        use_cpu=not cuda,
+        eval_strategy="steps" if dev else "no",
+        eval_steps=cfg.eval_every,
+        save_strategy="steps",
+        save_steps=cfg.save_every,
+        save_total_limit=2,
+        logging_steps=cfg.log_every,
+        disable_tqdm=True,
+        report_to=[],
+        seed=seed,
+        data_seed=seed,
+        max_length=None,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=cuda,
+    )
+    # one collator for both sets: rows of dev are counted on from those of train
+    examples = [*train, *dev]
+    return SFTTrainer(
+        model=model,  # type: ignore[arg-type]
+        args=args,
+        train_dataset=HFDataset.from_dict({"row": list(range(len(train)))}),
+        eval_dataset=HFDataset.from_dict({"row": list(range(len(train), len(examples)))}) if dev else None,
+        processing_class=processor.tokenizer,
+        data_collator=Collator(processor, examples),  # type: ignore[arg-type]
+        callbacks=[MetricsCallback(folder / "metrics.jsonl", name), StopTogether()],
+    )
+
+
+def train(
+    name: str,
+    model: torch.nn.Module,
+    processor: Processor,
+    train_set: Sequence[Example],
+    dev_set: Sequence[Example],
+    cfg: SFTConfig,
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`.
+
+    Returns:
+        Number of examples and steps, last training loss and last evaluation loss (None without one).
+
+    Raises:
+        StageError: when there is nothing to train on, or a signal ended the training before its last step.
+    """
+    if not train_set:
+        raise StageError(f"{name}: no example to train on; look at the rejections of data_synth, or raise its limits")
+    trainer = make_trainer(name, model, processor, train_set, dev_set, cfg, folder, seed)
+    checkpoint = last_checkpoint(folder / "checkpoints")
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.state.global_step < cfg.max_steps:
+        raise StageError(
+            f"{name}: stopped by a signal at step {trainer.state.global_step}; call the same command to go on"
+        )
+    save_model(trainer.accelerator.unwrap_model(trainer.model), processor, folder / "final")
+    history = trainer.state.log_history
+    return {
+        "examples": len(train_set),
+        "steps": trainer.state.global_step,
+        "loss": next((row["loss"] for row in reversed(history) if "loss" in row), None),
+        "eval_loss": next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
+        "encodings": processor.encodings,
+    }

@@ -1,0 +1,1 @@
+"""Which emotion a voice carries, on corpora of acted speech."""

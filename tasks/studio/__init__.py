@@ -1,0 +1,1 @@
+"""The built-in task: short rendered clips whose sentiment comes from words, voice and face together."""
