@@ -18,7 +18,9 @@ def run(session: Session) -> dict[str, Any]:
     settings = session.section("synth", SynthConfig)
     folder = session.folder / "synth"
     teacher = instantiate(session.cfg.teacher, _convert_="all")
-    made_from = session.settings(synth=settings) | {"teacher": OmegaConf.to_container(session.cfg.teacher, resolve=True)}
+    made_from = session.settings(synth=settings) | {
+        "teacher": OmegaConf.to_container(session.cfg.teacher, resolve=True)
+    }
     return run_stage(
         folder,
         made_from,

@@ -127,6 +127,8 @@ def _row(task: Task, record: Record, completion: str) -> dict[str, Any]:
         "parts": dict(score.parts),
         "completion": completion,
         "text": next((v for v in record.views.values() if isinstance(v, str)), None),
-        "media": [{"kind": v.kind, "path": v.path} for v in record.views.values() if isinstance(v, Media)],
+        "media": [
+            {"kind": v.kind, "path": v.path, "span": v.span} for v in record.views.values() if isinstance(v, Media)
+        ],
         "meta": dict(record.meta),
     }

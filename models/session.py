@@ -120,7 +120,9 @@ def open_session(cfg: DictConfig, parent: str | None = None) -> Session:
     return Session(cfg, run, folder, cfg.seed, task, data, model)
 
 
-def quarantine(task: Task, data: Dataset, make_processor: Callable[[], Processor], folder: Path, run: RunConfig) -> Dataset:
+def quarantine(
+    task: Task, data: Dataset, make_processor: Callable[[], Processor], folder: Path, run: RunConfig
+) -> Dataset:
     """Set aside records whose prompt cannot be encoded: media missing, corrupt, too long or too short.
 
     The reasons are kept in `folder/quarantine.jsonl`; while it is there, nothing is scanned again.
@@ -148,4 +150,3 @@ def quarantine(task: Task, data: Dataset, make_processor: Callable[[], Processor
             print(f"set aside {len(rows)} of {len(data.records)} records with unreadable media; reasons in {path}")
     out = {row["uid"] for row in read_jsonl(path)}
     return replace(data, records=tuple(r for r in data.records if r.uid not in out))
-

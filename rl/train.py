@@ -29,9 +29,7 @@ class Evaluate(TrainerCallback):
         self.measure = measure
         self.trainer: HintGRPOTrainer | None = None
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure after every `every` steps, and after the last."""
         if self.trainer is not None and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
             model = self.trainer.accelerator.unwrap_model(self.trainer.model)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from datasets import Dataset as HFDataset
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import RepeatSampler
@@ -48,7 +48,7 @@ class EpochRepeatSampler(RepeatSampler):
         self.generator.manual_seed(self.seed + epoch)
 
 
-def _passed_on(prompts: list[str], reward: list[float | None], **_: Any) -> list[float | None]:
+def total(prompts: list[str], reward: list[float | None], **_: Any) -> list[float | None]:
     """TRL's reward function: the rewards that the rollout already computed."""
     return reward
 
@@ -87,12 +87,13 @@ class HintGRPOTrainer(GRPOTrainer):
         super().__init__(
             model=model,  # type: ignore[arg-type]
             args=args,
-            reward_funcs=[_passed_on],
+            reward_funcs=[total],
             train_dataset=train_dataset,
             processing_class=processor.tokenizer,
             callbacks=callbacks,
             rollout_func=lambda uids, trainer: trainer.roll_out(uids),
         )
+        self.remove_callback(PrinterCallback)  # MetricsCallback prints a line for people instead
         if self.ref_model is not None:
             attach(self.accelerator.unwrap_model(self.ref_model))
         self.task, self.root, self.processor = task, root, processor

@@ -50,7 +50,9 @@ def section(cfg: DictConfig, name: str, schema: type[T]) -> T:
     if unknown := {str(k) for k in values} - known:
         raise _unknown(name, unknown, known)
     if missing := sorted(known - {str(k) for k in values}):
-        raise ConfigError(f"{name}: missing {missing}; every default has one home, conf/{name}/*.yaml; add the key there")
+        raise ConfigError(
+            f"{name}: missing {missing}; every default has one home, conf/{name}/*.yaml; add the key there"
+        )
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.create(values)))
     except OmegaConfBaseException as error:

@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+import datasets
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from transformers.utils import logging
 
 from runtime.errors import UndertoneError
 
@@ -18,6 +20,9 @@ def command(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
 
     @functools.wraps(main)
     def run(cfg: DictConfig) -> T:
+        logging.disable_progress_bar()  # a bar for every checkpoint that is read or written hides our own lines
+        logging.set_verbosity_error()
+        datasets.disable_progress_bars()
         try:
             return main(cfg)
         except (UndertoneError, OmegaConfBaseException) as error:

@@ -1,7 +1,7 @@
 """The run folder: stages that are done are skipped, stages that were cut off continue, stages that changed are refused.
 
-    outputs/<run>/config.yaml manifest.json summary.json report.html
-    outputs/<run>/<stage>/stage.json    settings and inputs that made it, and once it is finished its result and seconds
+outputs/<run>/config.yaml manifest.json summary.json report.html
+outputs/<run>/<stage>/stage.json    settings and inputs that made it, and once it is finished its result and seconds
 """
 
 import json
@@ -24,7 +24,9 @@ def _describe(inputs: Mapping[str, Path]) -> dict[str, str]:
     """Content hash of each input file; for a checkpoint folder, of its weight and config files."""
     found = {}
     for name, path in inputs.items():
-        files = [path] if path.is_file() else sorted(p for p in path.glob("*.*") if p.suffix in (".safetensors", ".json"))
+        files = (
+            [path] if path.is_file() else sorted(p for p in path.glob("*.*") if p.suffix in (".safetensors", ".json"))
+        )
         if not files:
             raise StageError(f"input {name!r}: nothing at {path}; run the stage that writes it, or mend the path")
         found[name] = "+".join(sha256(f)[:16] for f in files)

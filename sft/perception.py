@@ -39,7 +39,12 @@ def base_model(cfg: ModelConfig) -> Path | str:
     if cfg.perception is None:
         return base
     settings = cfg.perception
-    made_from = {"base": str(base), "perception": vars(settings), "media": [cfg.audio_in_video, cfg.fps], "format": FORMAT}
+    made_from = {
+        "base": str(base),
+        "perception": vars(settings),
+        "media": [cfg.audio_in_video, cfg.fps],
+        "format": FORMAT,
+    }
     folder = cache_folder() / f"tiny_omni-perception-{digest(made_from)}"
     folder.mkdir(parents=True, exist_ok=True)
     stage = SFTConfig(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset as HFDataset
 from torch.nn.functional import pad
+from transformers import PrinterCallback
 from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
@@ -101,7 +102,7 @@ def make_trainer(
     )
     # one collator for both sets: rows of dev are counted on from those of train
     examples = [*train, *dev]
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,  # type: ignore[arg-type]
         args=args,
         train_dataset=HFDataset.from_dict({"row": list(range(len(train)))}),
@@ -110,6 +111,8 @@ def make_trainer(
         data_collator=Collator(processor, examples),  # type: ignore[arg-type]
         callbacks=[MetricsCallback(folder / "metrics.jsonl", name), StopTogether()],
     )
+    trainer.remove_callback(PrinterCallback)  # MetricsCallback prints a line for people instead
+    return trainer
 
 
 def train(

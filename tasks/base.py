@@ -96,7 +96,8 @@ class Task(ABC):
         records = read_records(folder / "records.jsonl")
         if self.grammar.verdict and any(r.target.coarse() is None for r in records):
             raise ConfigError(
-                f"task.grammar: {self.grammar.name!r} states a coarse verdict, and {self.name} has none; use grammar=think or answer"
+                f"task.grammar: {self.grammar.name!r} states a coarse verdict, and {self.name} has none; "
+                "use grammar=think or answer"
             )
         return Dataset(tuple(records), root)
 

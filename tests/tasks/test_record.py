@@ -174,7 +174,7 @@ def test_a_pointer_leads_below_the_root(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["../a.wav", "clips/../../a.wav", "/etc/hosts"])
 def test_a_pointer_that_leaves_the_root_is_refused(tmp_path: Path, path: str) -> None:
-    with pytest.raises(MediaError, match="leads outside the data root .*; store a path relative to the root"):
+    with pytest.raises(MediaError, match=r"leads outside the data root .*; store a path relative to the root"):
         resolve(tmp_path, path)
 
 
@@ -192,6 +192,6 @@ def test_a_link_that_leaves_the_root_is_refused(tmp_path: Path) -> None:
 )
 def test_a_url_is_refused(tmp_path: Path, path: str) -> None:
     with pytest.raises(
-        MediaError, match="is a URL; only files below .* are read; fetch it first and store a relative path"
+        MediaError, match=r"is a URL; only files below .* are read; fetch it first and store a relative path"
     ):
         resolve(tmp_path, path)

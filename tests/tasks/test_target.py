@@ -100,7 +100,7 @@ def whole_space(target: Target) -> list[Target]:
             return [replace(target, label=x) for x in target.space.labels]
         case LabelSet(space=None):
             return [replace(target, labels=frozenset(s)) for s in ((), ("one-of",), ("other-of",))]
-        case LabelSet(space=space):
+        case LabelSet(space=Space() as space):
             return [replace(target, labels=frozenset(s)) for s in subsets(space.labels)]
         case IndexSet():
             return [replace(target, indices=frozenset(s)) for s in subsets(range(min(target.n, 4)))]
