@@ -4,8 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
+
+settings.register_profile("undertone", deadline=None, derandomize=True)  # the same examples everywhere, on slow machines too
+settings.load_profile("undertone")
 
 
 @pytest.fixture(scope="session")
