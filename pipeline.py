@@ -14,12 +14,38 @@ import data_synth.stage
 import evaluation.stage
 import rl.stage
 import sft.stage
+from data_synth.config import SynthConfig
 from evaluation.report import print_table, write_report
+from evaluation.run import EvalConfig
 from models.session import Session, open_session
+from rl.config import HintConfig, RewardConfig, RLConfig
+from runtime.config import make, section
 from runtime.files import write_json
-from runtime.main import command
+from runtime.main import CONF, command
+from sft.config import SFTConfig
 from sft.perception import base_model
 from tasks.studio.task import Studio, oracles
+
+SCHEMAS = {
+    "synth": SynthConfig,
+    "sft": SFTConfig,
+    "hint": HintConfig,
+    "reward": RewardConfig,
+    "rl": RLConfig,
+    "eval": EvalConfig,
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse a setting of a late stage before an early one has cost an hour.
+
+    Raises:
+        ConfigError: see `runtime.config.section` and `make`.
+    """
+    for name, schema in SCHEMAS.items():
+        section(cfg, name, schema)
+    make(cfg, "teacher")
+    section(cfg, "hint", HintConfig).check_task(make(cfg, "task"))
 
 
 def run(session: Session) -> dict[str, Any]:
@@ -61,10 +87,11 @@ def studio_oracles(session: Session) -> dict[str, dict[str, float]]:
     return {name: session.task.metrics(gold, said) for name, said in answers.items()}
 
 
-@hydra.main(version_base=None, config_path="conf", config_name="pipeline")
+@hydra.main(version_base=None, config_path=CONF, config_name="pipeline")
 @command
 def main(cfg: DictConfig) -> None:
     """Run everything that is not done yet, print the table, write the report."""
+    check(cfg)
     session = open_session(cfg)
     summary = run(session)
     write_json(session.folder / "summary.json", summary)

@@ -97,8 +97,12 @@ def main(group: int, length: int) -> None:
 
     @torch.no_grad()
     def sample_rows() -> list[list[int]]:
-        out = model.generate(
-            **full, max_new_tokens=length, do_sample=False, suppress_tokens=processor.forbidden_ids, use_cache=True
+        out = model.generate(  # pyright: ignore[reportAttributeAccessIssue]  (hidden by its lazy import)
+            **full,
+            max_new_tokens=length,
+            do_sample=False,
+            suppress_tokens=processor.forbidden_ids,
+            use_cache=True,
         )
         return out[:, length_p:].tolist()
 

@@ -3,13 +3,13 @@
 from typing import Any
 
 import hydra
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from data_synth.config import SynthConfig
 from data_synth.run import synthesize
 from models.session import Session, open_session
-from runtime.main import command
+from runtime.config import make
+from runtime.main import CONF, command
 from runtime.run import run_stage
 
 
@@ -17,7 +17,7 @@ def run(session: Session) -> dict[str, Any]:
     """Synthesise once for these settings; see `data_synth.run.synthesize` for the result."""
     settings = session.section("synth", SynthConfig)
     folder = session.folder / "synth"
-    teacher = instantiate(session.cfg.teacher, _convert_="all")
+    teacher = make(session.cfg, "teacher")
     made_from = session.settings(synth=settings) | {
         "teacher": OmegaConf.to_container(session.cfg.teacher, resolve=True)
     }
@@ -29,7 +29,7 @@ def run(session: Session) -> dict[str, Any]:
     )
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="synth")
+@hydra.main(version_base=None, config_path=CONF, config_name="synth")
 @command
 def main(cfg: DictConfig) -> None:
     """Entry point."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from evaluation.score import score_predictions
 from models.engine.hf import HFEngine, Sampling
@@ -53,10 +54,18 @@ def complete(
     Args:
         silence: modalities to blank (zero samples, grey frames, empty transcript).
     """
-    prompts = [processor.encode(task.prompt(record, root), silence) for record in records]
-    sampling = Sampling(cfg.max_new_tokens, cfg.temperature)
-    groups = HFEngine(model, processor).generate(prompts, sampling, 1, cfg.batch)
-    return [processor.decode(group[0].token_ids) for group in groups]
+    engine, sampling = HFEngine(model, processor), Sampling(cfg.max_new_tokens, cfg.temperature)
+    texts = []
+    what = "answers" + "".join(f" without {modality}" for modality in sorted(silence))
+    with tqdm(total=len(records), desc=what, leave=False, disable=None) as bar:
+        for start in range(0, len(records), cfg.batch):  # media of one batch at a time
+            part = records[start : start + cfg.batch]
+            prompts = [processor.encode(task.prompt(record, root), silence) for record in part]
+            texts += [
+                processor.decode(group[0].token_ids) for group in engine.generate(prompts, sampling, 1, cfg.batch)
+            ]
+            bar.update(len(part))
+    return texts
 
 
 def measure(

@@ -12,7 +12,7 @@ from evaluation.run import EvalConfig, evaluate
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from runtime.errors import StageError
-from runtime.main import command
+from runtime.main import CONF, command
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 
@@ -43,7 +43,7 @@ def run(session: Session, name: str, checkpoint: Path | str, *, silence: bool = 
     return run_stage(folder, session.settings(eval=replace(settings, init=None)), inputs, work)
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="eval")
+@hydra.main(version_base=None, config_path=CONF, config_name="eval")
 @command
 def main(cfg: DictConfig) -> None:
     """Entry point."""

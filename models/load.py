@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoProcessor,
     AutoTokenizer,
+    LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
     Qwen2_5OmniThinkerForConditionalGeneration,
@@ -139,9 +140,9 @@ def _convert_smollm2(folder: Path) -> None:
     (file,) = Path(spec.origin).parent.glob("*.gguf")
     loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    config = loaded.config
-    del config.quantization_config  # the weights are dequantised; with this key nothing could be saved
-    plain = LlamaForCausalLM(config)
+    settings = loaded.config.to_dict()
+    del settings["quantization_config"]  # the weights are dequantised; with this key nothing could be saved
+    plain = LlamaForCausalLM(LlamaConfig(**settings))
     plain.load_state_dict(loaded.state_dict())
     plain.save_pretrained(folder)
     if tokenizer.pad_token_id is None:
@@ -156,18 +157,33 @@ def load_processor(cfg: ModelConfig, checkpoint: Path | str) -> Processor:
     return Processor(loader.from_pretrained(checkpoint), settings)
 
 
+def _adapted(folder: Path) -> str:
+    """What the adapter in `folder` was trained on: for the tiny model not `base_checkpoint`, but what perception made of it."""
+    base = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    assert base is not None, folder  # peft notes it when it saves
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise ConfigError(
+            f"{folder}: its adapter was trained on {base}, which is not there; put that checkpoint there, or write into "
+            "adapter_config.json where it is now"
+        )
+    return base
+
+
 def load_model(cfg: ModelConfig, checkpoint: Path | str, *, train: bool) -> torch.nn.Module:
     """A model with its trainable parameters set.
 
     Args:
         cfg: says family, dtype, adapter and what is frozen.
-        checkpoint: a whole checkpoint, or a folder with an adapter on top of `base_checkpoint(cfg)`.
+        checkpoint: a whole checkpoint, or a folder with an adapter, which names the checkpoint that it was trained on.
         train: whether to add a fresh adapter (when `cfg.lora` asks for one and the checkpoint has none).
+
+    Raises:
+        ConfigError: when the checkpoint that an adapter was trained on is gone.
     """
     has_adapter = isinstance(checkpoint, Path) and (checkpoint / "adapter_config.json").is_file()
     options: dict[str, Any] = {"dtype": DTYPES[cfg.dtype], "attn_implementation": cfg.attn}
     cls = Qwen2_5OmniThinkerForConditionalGeneration if cfg.family == "omni" else AutoModelForCausalLM
-    model: torch.nn.Module = cls.from_pretrained(base_checkpoint(cfg) if has_adapter else checkpoint, **options)
+    model: torch.nn.Module = cls.from_pretrained(_adapted(checkpoint) if has_adapter else checkpoint, **options)
     if cfg.freeze_towers and isinstance(model, Qwen2_5OmniThinkerForConditionalGeneration):
         model.model.audio_tower.requires_grad_(False)
         model.model.visual.requires_grad_(False)
@@ -194,7 +210,7 @@ def save_model(model: torch.nn.Module, processor: Processor, folder: Path) -> No
 
     def write(beside: Path) -> None:
         target = model if isinstance(model, PeftModel) else thinker(model)
-        target.save_pretrained(beside)
+        target.save_pretrained(str(beside))
         processor.processor.save_pretrained(beside)
 
     _make_once(folder, write)

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.container import InputContainer
 from av.error import FFmpegError
 from qwen_omni_utils.v2_5.vision_process import FRAME_FACTOR, smart_nframes
 
@@ -20,7 +21,7 @@ RATE = 16_000
 Span = tuple[float, float] | None
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _open(path: Path) -> InputContainer:
     if not path.is_file():
         raise MediaError(f"{path}: there is no such media file; mend the record's path, or remove the record")
     try:
@@ -29,6 +30,21 @@ def _open(path: Path) -> av.container.InputContainer:
         raise MediaError(
             f"{path}: not a readable media file ({error}); replace the file, or remove the record"
         ) from None
+
+
+def _refuse_torn_wav(path: Path) -> None:
+    """FFmpeg reads a wav file that was cut off as a shorter sound; its header still says how long it was."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    start = head.find(b"data") + 8
+    if head[:4] != b"RIFF" or start < 8:
+        return
+    promised, held = int.from_bytes(head[start - 4 : start], "little"), path.stat().st_size - start
+    if held < promised < 0x7FFF0000:  # a program that writes into a pipe does not know, and states the largest number
+        raise MediaError(
+            f"{path}: holds {held} of the {promised} bytes of sound that its header states, so it was cut off; replace the "
+            "file, or remove the record"
+        )
 
 
 def has_sound(path: Path) -> bool:
@@ -55,13 +71,15 @@ def read_audio(path: str | Path, span: Span = None, rate: int = RATE) -> np.ndar
     with _open(path) as container:
         if not container.streams.audio:
             raise MediaError(f"{path}: holds no audio stream; drop the audio view, or replace the file")
-        resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
+        _refuse_torn_wav(path)
+        resampler = av.AudioResampler(format="fltp", rate=rate)
         try:
             pieces = [piece for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
             pieces += resampler.resample(None)
         except FFmpegError as error:
             raise MediaError(f"{path}: breaks off while decoding sound ({error}); replace the file") from None
-    wave = np.concatenate([p.to_ndarray().reshape(-1) for p in pieces]) if pieces else np.zeros(0, np.float32)
+    # the mean of the channels, as librosa does it: FFmpeg's own mixing to mono makes two like channels louder by sqrt(2)
+    wave = np.concatenate([p.to_ndarray().mean(0) for p in pieces]) if pieces else np.zeros(0, np.float32)
     if span is not None:
         wave = wave[round(span[0] * rate) : round(span[1] * rate)]
     if not len(wave):
@@ -91,20 +109,23 @@ def read_video(path: str | Path, fps: float, span: Span = None, max_frames: int 
         stream = container.streams.video[0]
         source_fps = float(stream.average_rate or stream.guessed_rate or fps)
         try:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            last = sum(1 for _ in container.decode(video=0))
         except FFmpegError as error:
             raise MediaError(f"{path}: breaks off while decoding frames ({error}); replace the file") from None
+    first = 0
     if span is not None:
-        frames = frames[int(span[0] * source_fps) : max(int(span[1] * source_fps), int(span[0] * source_fps) + 2)]
-    total = len(frames)
+        first = int(span[0] * source_fps)
+        last = min(last, max(int(span[1] * source_fps), first + FRAME_FACTOR))
+    total = max(0, last - first)
     if total < FRAME_FACTOR:
         raise MediaError(
             f"{path}: {total} frames in span {span}, at least {FRAME_FACTOR} are needed; mend or remove it"
         )
     count = smart_nframes({"fps": min(fps, source_fps), "max_frames": min(max_frames, total)}, total, source_fps)
-    picked = torch.linspace(0, total - 1, count).round().long().tolist()
-    pixels = torch.from_numpy(np.stack([frames[i] for i in picked])).permute(0, 3, 1, 2).contiguous()
-    return pixels, count / total * source_fps
+    picked = set((torch.linspace(0, total - 1, count).round().long() + first).tolist())
+    with _open(path) as container:  # a second time, because minutes of decoded frames do not fit into memory
+        frames = [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(video=0)) if i in picked]
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous(), count / total * source_fps
 
 
 def read_image(path: str | Path) -> torch.Tensor:

@@ -9,7 +9,7 @@ Every difference between the stock processor, `generate` and `forward` is settle
 - Log-mel features are made for the sound's own length, not for the extractor's 30 or 300 s window, and are equal to the
   valid frames of the padded ones. Sound longer than the window is refused, where the stock extractor cuts it off.
 - The video size reaches the processor with every call, because a class attribute of the stock one overrides the setting.
-- Media tokens never occur in text that is encoded, and are never sampled (`forbidden_ids`).
+- Media tokens are refused in text that is encoded, and are never sampled (`forbidden_ids`).
 """
 
 import json
@@ -44,7 +44,7 @@ class MediaSettings:
     fps: float
     max_frames: int
     video_size: dict[str, int]
-    """`shortest_edge` and `longest_edge`, in pixels of a whole clip (frames x height x width), as the processor counts."""
+    """`shortest_edge` and `longest_edge`: bounds of one frame's area in pixels (height x width), as the processor names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Processor:
         self.tokenizer: PreTrainedTokenizerBase
         if isinstance(processor, Qwen2_5OmniProcessor):
             self.tokenizer = processor.tokenizer
-            media_tokens = (
+            self._media_tokens: list[str] = [
                 processor.image_token,
                 processor.audio_token,
                 processor.video_token,
@@ -87,21 +87,21 @@ class Processor:
                 processor.vision_eos_token,
                 processor.audio_bos_token,
                 processor.audio_eos_token,
-            )
-            self.forbidden_ids = [self.tokenizer.convert_tokens_to_ids(token) for token in media_tokens]
+            ]
         else:
             self.tokenizer = processor
-            self.forbidden_ids = []
+            self._media_tokens = []
+        self.forbidden_ids = [self.tokenizer.convert_tokens_to_ids(token) for token in self._media_tokens]
         self.tokenizer.padding_side = "left"
-        if self.tokenizer.pad_token_id is None:
+        pad_id, eos_id = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        if not isinstance(pad_id, int) or not isinstance(eos_id, int):
             raise ConfigError(
-                "model: its tokenizer has no pad token; set one (eos will do) and save the checkpoint again"
+                f"model: its tokenizer needs an eos and a pad token, and has {self.tokenizer.eos_token!r} and "
+                f"{self.tokenizer.pad_token!r}; set them (pad may be eos) and save the checkpoint again"
             )
-
-    @property
-    def eos_ids(self) -> list[int]:
+        self.pad_id = pad_id
+        self.eos_ids = [eos_id]
         """Tokens that end an answer."""
-        return [self.tokenizer.eos_token_id]
 
     def encode(self, messages: Sequence[Message], silence: frozenset[str] = frozenset()) -> Encoded:
         """Encode one prompt.
@@ -111,11 +111,12 @@ class Processor:
             silence: members of MODALITIES to blank, for ablations and the parity gate.
 
         Raises:
-            MediaError: for unreadable media, sound longer than the extractor's window, or media given to a text model.
+            MediaError: for unreadable media, sound longer than the extractor's window, a media token in a text, or media given
+                to a text model.
         """
         if unknown := silence - set(MODALITIES):
             raise ConfigError(f"silence: members of {MODALITIES}; got {sorted(unknown)}; mend the config")
-        key = json.dumps([messages, sorted(silence), [_stamp(p["path"]) for p in _parts(messages) if "path" in p]])
+        key = json.dumps([messages, sorted(silence), [_stamp(p["path"]) for p in _parts(messages) if p.get("path")]])
         if key not in self._cache:
             self._cache[key] = self._encode(messages, silence)
             self.encodings += 1
@@ -131,14 +132,20 @@ class Processor:
         track_of: list[int | None] = []  # for each sound: the video it belongs to, or None
         rates: list[float] = []
         turns = []
-        in_video = self.settings.audio_in_video and any(p["type"] == "video" for p in _parts(messages))
+        kinds = {part["type"] for part in _parts(messages)}
+        if kinds != {"text"} and not isinstance(self.processor, Qwen2_5OmniProcessor):
+            raise MediaError(
+                f"a text-only model was given {sorted(kinds - {'text'})}; set task.views to text views, or use an omni model"
+            )
+        in_video = self.settings.audio_in_video and "video" in kinds
         for message in messages:
             content = []
             for part in message["content"]:
                 match part["type"]:
                     case "text":
-                        hide = "text" in silence and "view" in part
+                        hide = "text" in silence and part.get("view")
                         content.append({"type": "text", "text": f"{part['view']}: \n" if hide else part["text"]})
+                        self._refuse_media_tokens(part["text"])
                         continue
                     case "image":
                         image = read_image(part["path"])
@@ -166,7 +173,7 @@ class Processor:
         if len(set(rates)) > 1:
             raise MediaError(f"videos of one prompt were sampled at different rates {rates}; give them one length")
         text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"return_tensors": "pt"}
         if videos:
             options |= {"videos_kwargs": {"size": self.settings.video_size, "do_sample_frames": False}, "fps": rates[0]}
             if in_video:
@@ -180,7 +187,6 @@ class Processor:
                 images=images or None,
                 audio=sounds or None,
                 videos=videos or None,
-                return_tensors="pt",
                 **options,
             )
         )
@@ -192,14 +198,10 @@ class Processor:
         return Encoded(out["input_ids"][0], media, sounding=in_video)
 
     def _encode_text(self, turns: list[dict[str, Any]]) -> Encoded:
-        if kinds := {p["type"] for t in turns for p in t["content"]} - {"text"}:
-            raise MediaError(
-                f"a text-only model was given {sorted(kinds)}; set task.views to text views, or use an omni model"
-            )
         flat = [{"role": t["role"], "content": "".join(p["text"] for p in t["content"])} for t in turns]
         text = self.tokenizer.apply_chat_template(flat, tokenize=False, add_generation_prompt=True)
-        ids = self.tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"][0]
-        return Encoded(ids, {}, sounding=False)
+        assert isinstance(text, str)
+        return Encoded(torch.tensor(self.text_ids(text)), {}, sounding=False)
 
     def _sound(self, part: dict[str, Any], silence: frozenset[str], seconds: float | None = None) -> np.ndarray:
         if seconds is not None and not has_sound(Path(part["path"])):
@@ -219,17 +221,28 @@ class Processor:
             )
         return np.zeros_like(wave) if "audio" in silence else wave
 
+    def _refuse_media_tokens(self, text: str) -> None:
+        if found := [token for token in self._media_tokens if token in text]:
+            raise MediaError(f"text holds {found[0]!r}, which stands for media; remove it from the record")
+
     def text_ids(self, text: str) -> list[int]:
-        """Token ids of plain text, for a hint prefix or an answer."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        """Token ids of plain text, for a hint prefix or an answer.
+
+        Raises:
+            MediaError: when the text holds a media token, which would stand for media that are not there.
+        """
+        self._refuse_media_tokens(text)
+        return self.tokenizer.encode(text, add_special_tokens=False)
 
     def answer_ids(self, text: str) -> list[int]:
         """Token ids of a whole answer, end token included."""
-        return [*self.text_ids(text), self.tokenizer.eos_token_id]
+        return [*self.text_ids(text), *self.eos_ids]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of sampled tokens, without special ones."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True)
+        text = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        assert isinstance(text, str)
+        return text
 
     def collate(self, prompts: Sequence[Encoded], device: torch.device | str = "cpu") -> dict[str, Any]:
         """Pad prompts on the left into one model input.
@@ -238,9 +251,8 @@ class Processor:
             `input_ids` and `attention_mask` (B, P), the media tensors of all prompts, and `use_audio_in_video`.
         """
         length = max(len(p.ids) for p in prompts)
-        blank = self.tokenizer.pad_token_id
         batch: dict[str, Any] = {
-            "input_ids": torch.stack([pad(p.ids, (length - len(p.ids), 0), value=blank) for p in prompts]),
+            "input_ids": torch.stack([pad(p.ids, (length - len(p.ids), 0), value=self.pad_id) for p in prompts]),
             "attention_mask": torch.stack([pad(torch.ones_like(p.ids), (length - len(p.ids), 0)) for p in prompts]),
         }
         heard = [p.media for p in prompts if "input_features" in p.media]

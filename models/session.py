@@ -2,19 +2,20 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
 
 from models.load import ModelConfig, base_checkpoint, load_processor
 from models.processor import Processor
-from runtime.config import check_sections, section
-from runtime.errors import ConfigError, MediaError, UndertoneError
+from runtime.config import check_sections, make, section
+from runtime.errors import ConfigError, MediaError
 from runtime.files import read_jsonl, write_json, write_jsonl
+from runtime.logs import wandb_run
 from runtime.manifest import redact, write_manifest
 from runtime.seeds import seed_everything, set_threads
 from tasks.base import Dataset, Task
@@ -57,6 +58,18 @@ class Session:
         """A typed section of the config; see `runtime.config.section`."""
         return section(self.cfg, name, schema)
 
+    def tracker(self, stage: str) -> AbstractContextManager[Any]:
+        """A W&B run around a stage, when `run.report_to` asks for one."""
+        return wandb_run(
+            self.run.report_to,
+            self.folder / stage,
+            project=self.run.project,
+            group=self.run.name,
+            job_type=stage,
+            tags=self.run.tags,
+            config=OmegaConf.to_container(self.cfg, resolve=True),  # type: ignore[arg-type]
+        )
+
     def settings(self, **sections: Any) -> dict[str, Any]:
         """What decides the result of a stage: seed, task, model, and the given sections."""
         task = OmegaConf.to_container(self.cfg.task, resolve=True)
@@ -65,23 +78,6 @@ class Session:
         return {"seed": self.seed, "task": task, "model": asdict(self.model)} | {
             name: asdict(value) for name, value in sections.items()
         }
-
-
-def make_task(cfg: DictConfig) -> Task:
-    """The task that `conf/task/` describes.
-
-    Raises:
-        ConfigError: for a key the task does not know, or a value it refuses.
-    """
-    try:
-        return instantiate(cfg.task, _convert_="all")
-    except UndertoneError:
-        raise
-    except Exception as error:  # Hydra wraps whatever the constructor raised; the reason is in its cause
-        if isinstance(error.__cause__, UndertoneError):
-            raise error.__cause__ from None
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise ConfigError(f"task: {reason}; mend conf/task or the command line") from None
 
 
 def open_session(cfg: DictConfig, parent: str | None = None) -> Session:
@@ -95,14 +91,13 @@ def open_session(cfg: DictConfig, parent: str | None = None) -> Session:
         UndertoneError: for a bad setting, record file or too many unreadable media.
     """
     check_sections(cfg, SECTIONS)
-    try:
-        run: RunConfig = section(cfg, "run", RunConfig)
-        model: ModelConfig = section(cfg, "model", ModelConfig)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"config: {str(error).splitlines()[0]}; mend the config") from None
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed: a whole number in [0, 2**32); got {cfg.seed!r}; mend the config")
+    run: RunConfig = section(cfg, "run", RunConfig)
+    model: ModelConfig = section(cfg, "model", ModelConfig)
+    task: Task = make(cfg, "task")
     set_threads(run.threads)
     seed_everything(cfg.seed)
-    task = make_task(cfg)
     folder = Path(run.dir)
     data = task.dataset(folder / "data")
     write_json(folder / "data" / "dataset.json", {"root": str(data.root.resolve())})
@@ -133,8 +128,9 @@ def quarantine(
     path = folder / "quarantine.jsonl"
     if not path.is_file():
         processor = make_processor()
+        processor.capacity = 1  # everything is looked at once here
         rows = []
-        for record in data.records:
+        for record in tqdm(data.records, desc="media", leave=False, disable=None):
             try:
                 processor.encode(task.prompt(record, data.root))
             except MediaError as error:

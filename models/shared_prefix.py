@@ -51,13 +51,21 @@ def thinker(model: torch.nn.Module) -> PreTrainedModel:
     return found
 
 
+def backbone_of(model: torch.nn.Module) -> PreTrainedModel:
+    """The model without its head: what `shared_prefix` is attached to."""
+    found = thinker(model).base_model
+    assert isinstance(found, PreTrainedModel), type(found)
+    return found
+
+
 def run_prompt(backbone: PreTrainedModel, prompt: dict[str, Any], run=None) -> PromptState:
     """Towers and language model over left-padded prompts, once."""
     run = run or backbone
     mask_BP = prompt["attention_mask"]
     if isinstance(backbone, Qwen2_5OmniThinkerModel):
         out = run(**prompt, use_cache=True)
-        offset_B = backbone.rope_deltas[:, 0]  # state that this very call has set
+        assert backbone.rope_deltas is not None  # state that this very call has set
+        offset_B = backbone.rope_deltas[:, 0]
     else:
         out = run(**prompt, position_ids=(mask_BP.cumsum(1) - 1).clamp(min=0), use_cache=True)
         offset_B = 0
@@ -90,7 +98,7 @@ def run_completion(
 
 def _hidden(backbone: PreTrainedModel, run, shared: SharedPrefix) -> torch.Tensor:
     """(N, 1+C, H): the last prompt position, then every completion position, which is what a head shifted by one needs."""
-    if backbone.is_gradient_checkpointing and backbone.training:
+    if backbone.is_activation_checkpointing and backbone.training:
         raise ConfigError(
             "gradient_checkpointing: must be false, because checkpointed layers drop the key/value cache that completions "
             "of one prompt share; set rl.gradient_checkpointing=false"
@@ -109,7 +117,7 @@ def _hidden(backbone: PreTrainedModel, run, shared: SharedPrefix) -> torch.Tenso
 
 def attach(model: torch.nn.Module) -> None:
     """Let the model's backbone take `shared_prefix=SharedPrefix(...)` in place of its usual inputs."""
-    backbone = thinker(model).base_model
+    backbone = backbone_of(model)
     original = backbone.forward
 
     def forward(self, *args, shared_prefix: SharedPrefix | None = None, **kwargs):

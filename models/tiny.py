@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AddedToken,
     PreTrainedTokenizerFast,
     Qwen2_5OmniProcessor,
     Qwen2_5OmniThinkerForConditionalGeneration,
@@ -26,6 +27,7 @@ from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import (
 
 from tasks.studio.render import KEY_WORDS, TEMPLATES
 
+EOS, PAD = "<|im_end|>", "<|endoftext|>"
 TOKENS = {
     "image_token": "<|IMAGE|>",
     "audio_token": "<|AUDIO|>",
@@ -95,8 +97,8 @@ def build_tokenizer(corpus: list[str]) -> PreTrainedTokenizerFast:
     bpe.train_from_iterator(corpus, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        eos_token=EOS,
+        pad_token=PAD,
         extra_special_tokens=TOKENS,
         padding_side="left",
         model_input_names=["input_ids", "attention_mask"],
@@ -127,7 +129,8 @@ def build_model(
     """A random thinker with two small towers."""
     half = HEAD // 2
     time, height = half // 4, (half - half // 4) // 2  # the sections must add up to half the head width
-    ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in TOKENS.items()}
+    vocabulary = tokenizer.get_vocab()
+    ids = {name: vocabulary[token] for name, token in TOKENS.items()}
     config = Qwen2_5OmniThinkerConfig(
         text_config=Qwen2_5OmniTextConfig(
             vocab_size=len(tokenizer),
@@ -142,8 +145,8 @@ def build_model(
                 "rope_theta": 10_000.0,
                 "mrope_section": [time, height, half - time - height],
             },
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=vocabulary[PAD],
+            eos_token_id=vocabulary[EOS],
             tie_word_embeddings=False,
         ),
         audio_config=Qwen2_5OmniAudioEncoderConfig(

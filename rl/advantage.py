@@ -53,6 +53,8 @@ def advantages(
             if of.sum() < 2:
                 continue
             r = r_BG[b, of]
+            if (r == r[0]).all():  # exactly 0, which `r - r.mean()` misses by rounding
+                continue
             centred = r - r.mean()
             out_BG[b, of] = centred / (r.std() + EPSILON) if scale == "group" else centred
     return out_BG

@@ -9,6 +9,7 @@ STRATEGIES = ("none", "polarity")
 BASELINES = ("shared", "context")
 PREFIXES = ("masked", "learnt")
 SCALES = ("none", "group")
+SCHEDULES = ("constant", "linear", "cosine")
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo")
 
 
@@ -90,14 +91,17 @@ class RLConfig:
         for name in positive:
             if getattr(self, name) < 1:
                 raise ConfigError(f"rl.{name}: 1 or more; got {getattr(self, name)}; mend the config")
+        if self.eval_every < 0:
+            raise ConfigError(f"rl.eval_every: 0 or more; got {self.eval_every}; mend the config")
         if self.group < 2:
             raise ConfigError(f"rl.group: 2 or more, advantages compare siblings; got {self.group}; mend the config")
         if self.prompts % self.accumulation:
-            raise ConfigError(f"rl.prompts: a multiple of rl.accumulation={self.accumulation}; got {self.prompts}")
-        if self.scale not in SCALES or self.loss not in LOSSES:
             raise ConfigError(
-                f"rl: scale in {SCALES}, loss in {LOSSES}; got {self.scale!r}, {self.loss!r}; mend the config"
+                f"rl.prompts: a multiple of rl.accumulation={self.accumulation}; got {self.prompts}; mend the config"
             )
+        for name, allowed in (("scale", SCALES), ("loss", LOSSES), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"rl.{name}: one of {allowed}; got {getattr(self, name)!r}; mend the config")
         if self.lr <= 0 or self.temperature <= 0 or self.beta < 0 or not 0 <= self.warmup < 1:
             got = f"lr={self.lr} temperature={self.temperature} beta={self.beta} warmup={self.warmup}"
             raise ConfigError(f"rl: lr > 0, temperature > 0, beta >= 0, warmup in [0, 1); got {got}; mend the config")

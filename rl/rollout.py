@@ -27,11 +27,11 @@ class Rollout:
     """Hint and completion: what is graded."""
     score: Score
 
-    @property
-    def solved(self) -> bool:
-        """Whether the *answer* lies on the right side, which a hint does not give away."""
-        parts = self.score.parts
-        return parts["discriminate"] == 1.0 and parts["agreement"] in (1.0, None)
+
+def solved(score: Score) -> bool | None:
+    """Whether verdict and *answer* lie on the right side (a hint gives away the first alone); None without a gold side."""
+    side = score.parts["discriminate"]
+    return None if side is None else side == 1.0 and score.parts["agreement"] in (1.0, None)
 
 
 @dataclass(frozen=True, slots=True)

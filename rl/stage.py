@@ -12,7 +12,8 @@ from models.load import load_model, load_processor
 from models.session import Session, open_session
 from rl.config import HintConfig, RewardConfig, RLConfig
 from rl.train import train
-from runtime.main import command
+from runtime.errors import StageError
+from runtime.main import CONF, command
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 
@@ -25,6 +26,11 @@ def run(session: Session) -> dict[str, Any]:
     hint.check_task(session.task)
     folder = session.folder / "rl"
     init = Path(settings.init) if settings.init else session.folder / "sft" / "final"
+    if not init.is_dir():
+        raise StageError(
+            f"rl: there is no checkpoint at {init}; run `python -m sft` with the same settings first, or name one with "
+            "rl.init=FOLDER"
+        )
 
     def work() -> dict[str, Any]:
         seed_everything(session.seed)
@@ -36,25 +42,26 @@ def run(session: Session) -> dict[str, Any]:
         def measure_dev(policy: torch.nn.Module) -> dict[str, float]:
             return measure(task, policy, processor, dev, data.root, evaluation)
 
-        return train(
-            model,
-            processor,
-            task,
-            data.split("train"),
-            data.root,
-            settings,
-            hint,
-            reward,
-            folder,
-            session.seed,
-            measure_dev if dev else None,
-        )
+        with session.tracker("rl"):
+            return train(
+                model,
+                processor,
+                task,
+                data.split("train"),
+                data.root,
+                settings,
+                hint,
+                reward,
+                folder,
+                session.seed,
+                measure_dev if dev else None,
+            )
 
     inputs = {"records": session.records, "init": init}
     return run_stage(folder, session.settings(rl=settings, hint=hint, reward=reward), inputs, work)
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="rl")
+@hydra.main(version_base=None, config_path=CONF, config_name="rl")
 @command
 def main(cfg: DictConfig) -> None:
     """Entry point."""

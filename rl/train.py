@@ -32,8 +32,7 @@ class Evaluate(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure after every `every` steps, and after the last."""
         if self.trainer is not None and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
-            model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-            for name, value in self.measure(model).items():
+            for name, value in self.measure(self.trainer.policy).items():
                 self.trainer._count(f"dev/{name}", value)
 
 
@@ -58,13 +57,15 @@ def train(
         task: prompts and grading.
         records: training records; their rationales are not looked at.
         root: their data root.
-        cfg, hint, weights: settings of the stage.
+        cfg: settings of the stage.
+        hint: whom to hint and how hinted rows count.
+        weights: of the reward parts.
         folder: gets checkpoints, metrics.jsonl, rollouts/ and final/.
         seed: of prompt order and sampling.
         measure_dev: unhinted metrics of a model on the dev records; None for none.
 
     Returns:
-        Steps, hint statistics by phase, the parity reading and the mean reward of the first and last tenth.
+        Number of steps, and what `hint_summary` and `parity_summary` make of the logged steps.
 
     Raises:
         StageError: when there are too few records for one step, or a signal ended the training before its last step.
@@ -97,13 +98,13 @@ def train(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < cfg.max_steps:
         raise StageError(f"rl: stopped by a signal at step {trainer.state.global_step}; call the same command to go on")
-    save_model(trainer.accelerator.unwrap_model(trainer.model), processor, folder / "final")
+    save_model(trainer.policy, processor, folder / "final")
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if "hint/stuck_rate" in row]
     return {"steps": trainer.state.global_step, "hint": hint_summary(rows), "parity": parity_summary(rows)}
 
 
 def hint_summary(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Means over the first, middle and last third of the logged steps, and over all."""
+    """Means over the first and the last third of the logged steps, and over all."""
     names = ("hint/stuck_rate", "hint/rate", "hint/reliance", "solve/unhinted", "solve/hinted", "reward")
     third = max(1, len(rows) // 3)
     phases = {"all": rows, "first third": rows[:third], "last third": rows[-third:]}

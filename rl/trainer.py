@@ -19,8 +19,9 @@ import torch
 from datasets import Dataset as HFDataset
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
-from trl.models import unwrap_model_for_generation
+from trl.models.utils import unwrap_model_for_generation
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
 from models.engine.hf import HFEngine, Sampling
@@ -29,7 +30,7 @@ from models.shared_prefix import SharedPrefix, attach, shifted_labels
 from rl import parity
 from rl.advantage import advantages, reward
 from rl.config import HintConfig, RewardConfig, RLConfig
-from rl.rollout import Group, Rollout, roll_out
+from rl.rollout import Group, Rollout, roll_out, solved
 from runtime.files import write_jsonl
 from tasks.base import PARTS, Task
 from tasks.dc import Fault
@@ -45,6 +46,7 @@ class EpochRepeatSampler(RepeatSampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Fix the order of `epoch`."""
+        assert self.seed is not None
         self.generator.manual_seed(self.seed + epoch)
 
 
@@ -66,6 +68,9 @@ class HintGRPOTrainer(GRPOTrainer):
         weights: of the reward parts.
         rollouts: folder that gets one `step_*.jsonl` per generation, with everything the model said.
     """
+
+    args: GRPOConfig
+    num_generations: int
 
     def __init__(
         self,
@@ -91,11 +96,13 @@ class HintGRPOTrainer(GRPOTrainer):
             train_dataset=train_dataset,
             processing_class=processor.tokenizer,
             callbacks=callbacks,
-            rollout_func=lambda uids, trainer: trainer.roll_out(uids),
+            rollout_func=lambda uids, _: self.roll_out(uids),
         )
         self.remove_callback(PrinterCallback)  # MetricsCallback prints a line for people instead
         if self.ref_model is not None:
-            attach(self.accelerator.unwrap_model(self.ref_model))
+            reference = self.accelerator.unwrap_model(self.ref_model)
+            assert isinstance(reference, torch.nn.Module)
+            attach(reference)
         self.task, self.root, self.processor = task, root, processor
         self.settings, self.hint, self.reward_weights_by_part = settings, hint, weights.weights
         self.rollouts = rollouts
@@ -110,12 +117,22 @@ class HintGRPOTrainer(GRPOTrainer):
         self._tokens: Counter[str] = Counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
 
+    @property
+    def policy(self) -> torch.nn.Module:
+        """The trained model, out of what distributed training wraps around it."""
+        policy = self.accelerator.unwrap_model(self.model)
+        assert isinstance(policy, torch.nn.Module)
+        return policy
+
     def _get_train_sampler(self, dataset: Any = None) -> Sampler:
+        source: Any = self.train_dataset if dataset is None else dataset
+        rows, steps = self.args.generation_batch_size, self.args.steps_per_generation
+        assert rows and steps  # GRPOConfig works them out
         return EpochRepeatSampler(
-            data_source=self.train_dataset if dataset is None else dataset,
+            data_source=source,
             mini_repeat_count=self.num_generations,
-            batch_size=self.args.generation_batch_size // self.num_generations,
-            repeat_count=self.num_iterations * self.args.steps_per_generation,
+            batch_size=rows // self.num_generations,
+            repeat_count=self.num_iterations * steps,
             shuffle=True,
             seed=self.args.seed,
         )
@@ -133,7 +150,8 @@ class HintGRPOTrainer(GRPOTrainer):
         """
         size = self.num_generations
         start = time.perf_counter()
-        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:
+        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:  # type: ignore[arg-type]
+            assert isinstance(model, torch.nn.Module)
             training = model.training
             model.eval()
             self._groups = roll_out(
@@ -200,15 +218,16 @@ class HintGRPOTrainer(GRPOTrainer):
             if torch.is_tensor(value) and value.ndim >= 2:
                 inputs[name] = value.flatten(0, 1)
         start = time.perf_counter()
-        first = self._step % self.args.steps_per_generation == 0  # later micro-batches of a step add nothing new
+        first = self._step % self.settings.accumulation == 0  # later micro-batches of a step add nothing new
         self._check_due = first and self.state.global_step % self.settings.parity_every == 0
         self._engine_logps, self._completion_mask = inputs["sampling_per_token_logps"], inputs["completion_mask"]
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self._engine_logps = None
-        if self._check_due:
-            self._check_modalities(model, inputs, uids)
         self._seconds["loss"] += time.perf_counter() - start
         self._tokens["loss"] += sum(len(p.ids) for p in self._prompts) + int(inputs["completion_mask"].sum())
+        if self._check_due:  # modalities first: theirs is the error that names the culprit
+            self._check_modalities(model, inputs, uids)
+            parity.check_logps(self._agreement, self.settings.parity_tolerance, self.state.global_step)
         return loss
 
     def _get_per_token_logps_and_entropies(
@@ -250,10 +269,9 @@ class HintGRPOTrainer(GRPOTrainer):
     def _read_logps(self, logps_NC: torch.Tensor, engine_NC: torch.Tensor) -> None:
         """Parity of engine and trainer, and how much the hinted rows rely on their hints."""
         if self._check_due:
-            found = parity.compare(logps_NC, engine_NC, self._completion_mask)
+            found = self._agreement = parity.compare(logps_NC, engine_NC, self._completion_mask)
             self.parity |= {"logp_mean": found.mean, "logp_max": found.largest}
             self._count("parity/logp_mean", found.mean)
-            parity.check_logps(found, self.settings.parity_tolerance, self.state.global_step)
         given_NC = engine_NC.isnan() & self._completion_mask.bool()
         if given_NC.any():
             rows = given_NC.any(1)
@@ -286,6 +304,11 @@ class HintGRPOTrainer(GRPOTrainer):
     def _count(self, name: str, value: float) -> None:
         self._metrics["train"][name].append(value)
 
+    def _count_mean(self, name: str, values: Sequence[float | None]) -> None:
+        """Count the mean of what is known; nothing where nothing is."""
+        if known := [v for v in values if v is not None]:
+            self._count(name, fmean(known))
+
     def _log_groups(self, rewards: Sequence[float | None]) -> None:
         """Metrics of DESIGN section 6, and the rollouts themselves on disk."""
         groups = self._groups
@@ -295,16 +318,13 @@ class HintGRPOTrainer(GRPOTrainer):
         self._count("hint/stuck_rate", fmean(g.stuck for g in groups))
         self._count("hint/rate", len(hinted) / len(rows))
         self._count("hint/level", float(bool(hinted)))
-        self._count("solve/verdict_unhinted", fmean(s.parts["discriminate"] or 0.0 for s in first))
-        self._count("solve/unhinted", fmean(r.solved for r in rows if not r.hint))
-        if hinted:
-            self._count("solve/hinted", fmean(r.solved for r in hinted))
+        self._count_mean("solve/verdict_unhinted", [s.parts["discriminate"] for s in first])
+        self._count_mean("solve/unhinted", [solved(s) for s in first])
+        self._count_mean("solve/hinted", [solved(r.score) for r in hinted])
         for part in PARTS:
-            known = [s.parts[part] for s in first]
-            values = [v for v in known if v is not None]
-            if values:
-                self._count(f"parts/{part}", fmean(values))
-            self._count(f"parts/{part}_unscored", 1 - len(values) / len(known))
+            values = [s.parts[part] for s in first]
+            self._count_mean(f"parts/{part}", values)
+            self._count(f"parts/{part}_unscored", fmean(v is None for v in values))
         faults = Counter(r.score.fault for r in rows)
         for fault in Fault:
             self._count(f"fault/{fault}", faults[fault] / len(rows))
@@ -363,16 +383,19 @@ def make_trainer(
         gradient_accumulation_steps=settings.accumulation,
         num_generations=settings.group,
         learning_rate=settings.lr,
-        lr_scheduler_type=settings.schedule,
+        # plain "constant" would ignore the warmup
+        lr_scheduler_type="constant_with_warmup" if settings.schedule == "constant" else settings.schedule,
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         loss_type=settings.loss,
+        # for cispo, an upper bound of the ratio itself (ScaleRL, arXiv 2510.13786), not its distance from 1
+        epsilon_high=5.0 if settings.loss == "cispo" else None,
         beta=settings.beta,
         scale_rewards="none",  # advantages are our own; see rl/advantage.py
         temperature=settings.temperature,
         max_completion_length=settings.max_new_tokens,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         bf16=next(model.parameters()).dtype == torch.bfloat16,
         use_cpu=not cuda,
         save_strategy="steps",

@@ -1,16 +1,22 @@
 """How a command ends when a user's mistake stopped it: one line that says so, and exit code 1, without a traceback."""
 
 import functools
+import logging
 import sys
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import datasets
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from runtime.errors import UndertoneError
+
+CONF = str(Path(__file__).parents[1] / "conf")
+"""Every command's `config_path`. Absolute, because Hydra takes a relative one of `python -m sft` for a package."""
 
 T = TypeVar("T")
 
@@ -20,12 +26,23 @@ def command(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
 
     @functools.wraps(main)
     def run(cfg: DictConfig) -> T:
-        logging.disable_progress_bar()  # a bar for every checkpoint that is read or written hides our own lines
-        logging.set_verbosity_error()
-        datasets.disable_progress_bars()
+        quiet()
         try:
             return main(cfg)
-        except (UndertoneError, OmegaConfBaseException) as error:
+        except UndertoneError as error:
             sys.exit(f"error: {error}")
+        except OmegaConfBaseException as error:
+            sys.exit(f"error: config: {str(error).splitlines()[0]}; mend the config")
 
     return run
+
+
+def quiet() -> None:
+    """Silence what libraries say and nobody can act on, so that our own lines are seen."""
+    transformers_logging.disable_progress_bar()  # one for every checkpoint that is read or written
+    transformers_logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    # TRL asks transformers by a name that transformers has deprecated
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    # DeepSpeed is looked at even where it is not used, and then misses a GPU
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())

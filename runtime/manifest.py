@@ -110,15 +110,15 @@ def write_manifest(
         run: the run folder.
         config: the resolved config; only its hash (without secrets) is kept here.
         seed: of the run.
-        parent: the run whose checkpoint this one starts from, if any.
+        parent: the checkpoint that this attempt starts from, if it is not the run's own.
         inputs: data files by name; their contents are hashed.
 
     Returns:
-        What was written: `started`, `seed`, `parent`, and per attempt date, command, config, inputs, git, python, packages,
+        What was written: `started`, `seed`, and per attempt date, command, parent, config, inputs, git, python, packages,
         machine.
 
     Raises:
-        StageError: when an input is missing, or the run was begun with another seed or parent.
+        StageError: when an input is missing, or the run was begun with another seed.
     """
     for name, path in inputs.items():
         if not path.is_file():
@@ -127,6 +127,7 @@ def write_manifest(
     attempt = {
         "at": now,
         "command": redact_command(sys.argv),
+        "parent": parent,
         "config": digest(redact(config)),
         "inputs": {name: {"path": str(path), "sha256": sha256(path)} for name, path in inputs.items()},
         "git": _git(),
@@ -135,15 +136,11 @@ def write_manifest(
         "machine": _machine(),
     }
     path = run / "manifest.json"
-    manifest = (
-        json.loads(path.read_text())
-        if path.is_file()
-        else {"started": now, "seed": seed, "parent": parent, "attempts": []}
-    )
-    if (manifest["seed"], manifest["parent"]) != (seed, parent):
+    manifest = json.loads(path.read_text()) if path.is_file() else {"started": now, "seed": seed, "attempts": []}
+    if manifest["seed"] != seed:
         raise StageError(
-            f"{run} was begun with seed {manifest['seed']} and parent {manifest['parent']!r}, not with seed {seed} and parent "
-            f"{parent!r}; choose another run.name, or go back to the old settings"
+            f"{run} was begun with seed {manifest['seed']}, not with seed {seed}; choose another run.name, or go back to the "
+            "old seed"
         )
     manifest["attempts"].append(attempt)
     write_json(path, manifest)

@@ -5,6 +5,7 @@ outputs/<run>/<stage>/stage.json    settings and inputs that made it, and once i
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +34,13 @@ def _describe(inputs: Mapping[str, Path]) -> dict[str, str]:
     return found
 
 
+def _announce(folder: Path, what: str) -> None:
+    """One line for people, from the first rank alone."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        here = Path.cwd()
+        print(f"== {folder.relative_to(here) if folder.is_relative_to(here) else folder}{what}", flush=True)
+
+
 def run_stage(
     folder: Path,
     settings: Mapping[str, Any],
@@ -48,7 +56,7 @@ def run_stage(
         work: does the stage; when a former call was cut off, it finds what that call left in `folder`.
 
     Returns:
-        The result of `work`, with `seconds` spent in it (over all attempts that came to an end).
+        The result of `work`, with the `seconds` that it took in the call that finished it.
 
     Raises:
         StageError: when the folder was begun with other settings or inputs; the text names what differs.
@@ -65,7 +73,9 @@ def run_stage(
                 f"or delete {folder} (and the stages after it) to make it anew"
             )
     if "result" in state:
+        _announce(folder, ": done before, skipped")
         return state["result"]
+    _announce(folder, ": was cut off, goes on" if state else "")
     write_json(path, {"made_from": made_from})
     start = time.monotonic()
     result = work()

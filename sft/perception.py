@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from models.load import ModelConfig, base_checkpoint, cache_folder, load_model, load_processor
 from runtime.config import section
 from runtime.files import digest
+from runtime.main import CONF, command
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 from sft.config import SFTConfig
@@ -91,7 +92,8 @@ def base_model(cfg: ModelConfig) -> Path | str:
     return folder / "final"
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="sft")
+@hydra.main(version_base=None, config_path=CONF, config_name="sft")
+@command
 def main(cfg: DictConfig) -> None:
     """Build the base model and print where it is."""
     print(base_model(section(cfg, "model", ModelConfig)))

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 
 from models.load import load_model, load_processor
 from models.session import Session, open_session
-from runtime.main import command
+from runtime.errors import StageError
+from runtime.main import CONF, command
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 from sft.config import SFTConfig
@@ -22,6 +23,11 @@ def run(session: Session) -> dict[str, Any]:
     settings = session.section("sft", SFTConfig)
     folder = session.folder / "sft"
     chains = Path(settings.chains) if settings.chains else session.folder / "synth" / "chains.jsonl"
+    if not chains.is_file():
+        raise StageError(
+            f"sft: there are no chains at {chains}; run `python -m data_synth` with the same settings first, or name a file "
+            "with sft.chains=FILE"
+        )
     init = Path(settings.init) if settings.init else base_model(session.model)
 
     def work() -> dict[str, Any]:
@@ -32,13 +38,14 @@ def run(session: Session) -> dict[str, Any]:
         processor = load_processor(session.model, init)
         model = load_model(session.model, init, train=True)
         cut = len(examples) - held  # chains come in shuffled order, so the last ones are a fair sample
-        return train("sft", model, processor, examples[:cut], examples[cut:], settings, folder, session.seed)
+        with session.tracker("sft"):
+            return train("sft", model, processor, examples[:cut], examples[cut:], settings, folder, session.seed)
 
     inputs = {"chains": chains} | ({"init": init} if isinstance(init, Path) else {})
     return run_stage(folder, session.settings(sft=settings), inputs, work)
 
 
-@hydra.main(version_base=None, config_path="../conf", config_name="sft")
+@hydra.main(version_base=None, config_path=CONF, config_name="sft")
 @command
 def main(cfg: DictConfig) -> None:
     """Entry point."""

@@ -13,8 +13,8 @@ import torch
 from datasets import Dataset as HFDataset
 from torch.nn.functional import pad
 from transformers import PrinterCallback
-from trl import SFTConfig as TRLConfig
-from trl import SFTTrainer
+from trl.trainer.sft_config import SFTConfig as TRLConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from models.load import save_model
 from models.processor import Processor
@@ -47,8 +47,7 @@ class Collator:
         batch = self.processor.collate([self.processor.encode(e.messages) for e in chosen])
         answers = [torch.tensor(self.processor.answer_ids(e.answer)) for e in chosen]
         longest = max(map(len, answers))
-        blank = self.processor.tokenizer.pad_token_id
-        ids = torch.stack([pad(a, (0, longest - len(a)), value=blank) for a in answers])
+        ids = torch.stack([pad(a, (0, longest - len(a)), value=self.processor.pad_id) for a in answers])
         mask = torch.stack([pad(torch.ones_like(a), (0, longest - len(a))) for a in answers])
         silent = torch.full_like(batch["input_ids"], -100)
         return batch | {
@@ -82,7 +81,7 @@ def make_trainer(
         warmup_steps=cfg.warmup,
         weight_decay=cfg.weight_decay,
         max_grad_norm=cfg.max_grad_norm,
-        gradient_checkpointing=cfg.gradient_checkpointing,
+        activation_checkpointing=cfg.gradient_checkpointing,
         bf16=bf16,
         use_cpu=not cuda,
         eval_strategy="steps" if dev else "no",
@@ -142,12 +141,13 @@ def train(
         raise StageError(
             f"{name}: stopped by a signal at step {trainer.state.global_step}; call the same command to go on"
         )
-    save_model(trainer.accelerator.unwrap_model(trainer.model), processor, folder / "final")
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    assert isinstance(trained, torch.nn.Module)
+    save_model(trained, processor, folder / "final")
     history = trainer.state.log_history
     return {
         "examples": len(train_set),
         "steps": trainer.state.global_step,
         "loss": next((row["loss"] for row in reversed(history) if "loss" in row), None),
         "eval_loss": next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
-        "encodings": processor.encodings,
     }

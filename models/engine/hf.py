@@ -7,7 +7,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from models.processor import Encoded, Processor
-from models.shared_prefix import PromptState, run_completion, run_prompt, thinker
+from models.shared_prefix import PromptState, backbone_of, run_completion, run_prompt, thinker
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +34,18 @@ class Completion:
 
 def _copied(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
     """A cache with the given rows of `cache`, which itself stays usable for the next round."""
-    copy = DynamicCache()
-    for i, layer in enumerate(cache.layers):
-        copy.update(layer.keys[rows], layer.values[rows], i)
-    return copy
+    layers = []
+    for keys, values, window in cache:
+        assert keys is not None and values is not None, "a prompt that was not run"
+        layers.append((keys[rows], values[rows], window))
+    return DynamicCache(layers)
+
+
+def _draw(logits_NV: torch.Tensor, temperature: float) -> torch.Tensor:
+    """One token a row: the most likely one at temperature 0, else a sample."""
+    if not temperature:
+        return logits_NV.argmax(-1)
+    return torch.multinomial(logits_NV.softmax(-1), 1)[:, 0]
 
 
 class HFEngine:
@@ -55,8 +63,7 @@ class HFEngine:
     @torch.no_grad()
     def prefill(self, prompts: Sequence[Encoded]) -> PromptState:
         """Run the prompts once; `sample` may be called on the result any number of times."""
-        device = self.model.get_input_embeddings().weight.device
-        return run_prompt(self.model.base_model, self.processor.collate(prompts, device))
+        return run_prompt(backbone_of(self.model), self.processor.collate(prompts, self.model.device))
 
     @torch.no_grad()
     def sample(
@@ -74,13 +81,13 @@ class HFEngine:
             sampling: how to draw.
             prefixes: [N] token ids forced before sampling starts (hints), each possibly empty; None for none at all.
         """
-        model, backbone = self.model, self.model.base_model
+        backbone, head = backbone_of(self.model), self.model.get_output_embeddings()
+        assert head is not None
         device = state.mask_BP.device
         rows_N = torch.tensor(prompt_of, dtype=torch.long, device=device)
         cache = _copied(state.cache, rows_N)
         mask_NK = state.mask_BP[rows_N]
         position_N = state.next_position_B[rows_N]
-        head = model.get_output_embeddings()
         logits_NV = head(state.hidden_BPH[rows_N, -1]).float()
 
         if prefixes is not None and any(prefixes):  # shorter ones are padded in front, behind a masked column
@@ -106,10 +113,7 @@ class HFEngine:
         for step in range(sampling.max_new_tokens):
             scaled_NV = logits_NV / (sampling.temperature or 1.0)
             allowed_NV = scaled_NV.index_fill(1, banned, -torch.inf)
-            if sampling.temperature:
-                token_N = torch.multinomial(allowed_NV.softmax(-1), 1)[:, 0]
-            else:
-                token_N = allowed_NV.argmax(-1)
+            token_N = _draw(allowed_NV, sampling.temperature)
             logprob_N = scaled_NV.log_softmax(-1).gather(1, token_N[:, None])[:, 0]
             over_N = torch.isin(token_N, ends)
             for i, token, logprob, over in zip(

@@ -1,7 +1,7 @@
 """Renders one clip of the studio: a sentence, a voice-like sound and a schematic face, each carrying one cue in {-1, 0, +1}.
 
     words   a key word of positive, neutral or negative meaning in a plain sentence
-    voice   the pitch rises, stays or falls by about seven semitones over the clip
+    voice   the pitch rises, stays or falls by about ten semitones over the clip
     face    the mouth curves up, is flat, or curves down
 
 Everything else (speaker, sentence, loudness, syllables, vowels, blinks, noise) is drawn independently of the cues.
@@ -22,7 +22,7 @@ SAMPLES = 19_200
 FPS = 5
 FRAMES = 6
 SIZE = 56
-SEMITONES = 7.0
+SEMITONES = 10.0
 """How far the pitch moves over a clip with a voice cue."""
 
 KEY_WORDS = {
@@ -55,7 +55,8 @@ class Speaker:
     """What is constant over the clips of one speaker."""
 
     pitch: float
-    """Middle of the pitch range in Hz, 100 to 230."""
+    """Middle of the pitch range in Hz, 220 to 350: high voices, because the 25 ms windows of the log-mel features do not resolve
+    the harmonics of voices below about 160 Hz, and a tiny tower then takes far longer to hear where the pitch goes."""
     tract: float
     """Factor on all formants."""
     tilt: float
@@ -72,7 +73,7 @@ def make_speaker(seed: int, number: int) -> Speaker:
     """Speaker `number` of the cast of `seed`. Golden-ratio steps spread the pitches evenly in any run of numbers."""
     rng = np.random.default_rng([seed, 3, number])  # 0, 1, 2 are the clips of the splits
     return Speaker(
-        pitch=100 * 2.3 ** ((number * 0.618034) % 1),
+        pitch=220 * 1.6 ** ((number * 0.618034) % 1),
         tract=rng.uniform(0.92, 1.18),
         tilt=rng.uniform(0.7, 1.2),
         skin=tuple(rng.uniform(0.7, 1.05) * np.array((235, 180, 140)) + rng.normal(0, 8, 3)),

@@ -56,20 +56,20 @@ def test_a_manifest_names_code_versions_machine_data_and_config(tmp_path, monkey
     data = tmp_path / "records.jsonl"
     data.write_text("{}\n")
     monkeypatch.setattr(sys, "argv", ["pipeline.py", "teacher.api_key=abc", "seed=3"])
-    write_manifest(tmp_path, {"a": 1}, seed=3, parent=None, inputs={"records": data})
+    write_manifest(tmp_path, {"a": 1}, seed=3, parent="other/sft/final", inputs={"records": data})
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    assert (manifest["seed"], manifest["parent"]) == (3, None)
     (attempt,) = manifest["attempts"]
+    assert (manifest["seed"], attempt["parent"]) == (3, "other/sft/final")
     assert attempt["command"] == ["pipeline.py", "teacher.api_key=***", "seed=3"]
     # sha256 of "{}\n"
     assert attempt["inputs"]["records"]["sha256"].startswith("ca3d163bab055381827226140568f3be")
     assert {"torch", "transformers", "trl"} <= set(attempt["packages"])
     assert attempt["machine"]["cores"] >= 1
-    assert set(attempt) == {"at", "command", "config", "inputs", "git", "python", "packages", "machine"}
+    assert set(attempt) == {"at", "command", "parent", "config", "inputs", "git", "python", "packages", "machine"}
 
 
 def test_a_continued_run_keeps_its_start_and_adds_an_attempt(tmp_path):
-    first = write_manifest(tmp_path, {"a": 1}, seed=3, parent="sft-1", inputs={})
+    first = write_manifest(tmp_path, {"a": 1}, seed=3, parent=None, inputs={})
     second = write_manifest(tmp_path, {"a": 2}, seed=3, parent="sft-1", inputs={})
     assert second["started"] == first["started"] and len(second["attempts"]) == 2
     assert second["attempts"][0]["config"] != second["attempts"][1]["config"]

@@ -164,14 +164,14 @@ def test_vader_agrees_with_the_key_words() -> None:
 
 
 def pitch_track(samples: np.ndarray) -> np.ndarray:
-    """[12] pitch in Hz of twelve windows of 60 ms spread over the clip, by autocorrelation between 60 and 340 Hz."""
+    """[12] pitch in Hz of twelve windows of 60 ms spread over the clip, by autocorrelation between 100 and 560 Hz."""
     x = samples / 32768
     found = []
     for start in np.linspace(400, len(x) - 1400, 12).astype(int):
         frame = x[start : start + 960] * np.hanning(960)
         correlation = np.correlate(frame, frame, "full")[959:]
         correlation = correlation / np.correlate(np.hanning(960), np.hanning(960), "full")[959:].clip(1)
-        lags = np.arange(16_000 // 340, 16_000 // 60)
+        lags = np.arange(16_000 // 560, 16_000 // 100)
         found.append(16_000 / lags[correlation[lags].argmax()])
     return np.array(found)
 

@@ -1,0 +1,18 @@
+"""What a prompt can be made of, and a model to try it on."""
+
+from dataclasses import dataclass
+
+from transformers import PreTrainedModel
+
+from models.processor import Encoded, Processor
+
+KINDS = ("audio", "silent video", "video with sound", "text", "text model")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model that a test may change, and two prompts of different length for it."""
+
+    model: PreTrainedModel
+    processor: Processor
+    prompts: tuple[Encoded, Encoded]

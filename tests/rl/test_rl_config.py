@@ -1,0 +1,59 @@
+"""What the rl, hint and reward sections refuse, and in which words."""
+
+import pytest
+from toys import hint_config, rl_config, weights
+
+from runtime.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategy": "ladder"}, r"hint.strategy: one of \('none', 'polarity'\); got 'ladder'; mend the config"),
+        ({"baseline": "mean"}, r"hint.baseline: one of \('shared', 'context'\); got 'mean'; mend the config"),
+        ({"prefix": "loss"}, r"hint.prefix: one of \('masked', 'learnt'\); got 'loss'; mend the config"),
+        ({"share": 0.0}, r"hint.share: in \(0, 1\), so that at least one row stays unhinted; got 0.0"),
+        ({"share": 1.0}, r"hint.share: in \(0, 1\), so that at least one row stays unhinted; got 1.0"),
+    ],
+)
+def test_hint_settings_are_checked(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        hint_config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_steps": 0}, "rl.max_steps: 1 or more; got 0; mend the config"),
+        ({"prompts": 0}, "rl.prompts: 1 or more; got 0"),
+        ({"parity_every": 0}, "rl.parity_every: 1 or more; got 0"),
+        ({"eval_every": -1}, "rl.eval_every: 0 or more; got -1; mend the config"),
+        ({"group": 1}, "rl.group: 2 or more, advantages compare siblings; got 1; mend the config"),
+        ({"prompts": 3, "accumulation": 2}, "rl.prompts: a multiple of rl.accumulation=2; got 3; mend the config"),
+        ({"scale": "batch"}, r"rl.scale: one of \('none', 'group'\); got 'batch'; mend the config"),
+        ({"loss": "ppo"}, "rl.loss: one of .*'dr_grpo'.*; got 'ppo'; mend the config"),
+        (
+            {"schedule": "cosin"},
+            r"rl.schedule: one of \('constant', 'linear', 'cosine'\); got 'cosin'; mend the config",
+        ),
+        ({"lr": 0.0}, r"rl: lr > 0, .*; got lr=0.0 temperature=1.0 beta=0.0 warmup=0.0; mend the config"),
+        ({"temperature": 0.0}, "got lr=0.001 temperature=0.0"),
+        ({"beta": -0.1}, "beta=-0.1"),
+        ({"warmup": 1.0}, "warmup=1.0"),
+        ({"gradient_checkpointing": True}, "rl.gradient_checkpointing: must be false; .* drop the key/value cache"),
+    ],
+)
+def test_rl_settings_are_checked(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        rl_config(**changes)
+
+
+def test_reward_weights_are_checked():
+    with pytest.raises(
+        ConfigError, match=r"must name exactly the parts \['agreement', .*\]; got .*'style'.*; edit conf/reward"
+    ):
+        weights(style=1.0)
+    with pytest.raises(ConfigError, match=r"reward.weights: 0 or more, at least one above 0; got .*; edit conf/reward"):
+        weights(format=-1.0)
+    with pytest.raises(ConfigError, match="at least one above 0"):
+        weights(format=0.0, discriminate=0.0, calibrate=0.0, agreement=0.0)

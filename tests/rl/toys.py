@@ -1,0 +1,166 @@
+"""Tasks, an engine and settings that the tests of the rl room share."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from zlib import crc32
+
+from models.engine.hf import Completion, Sampling
+from models.processor import Encoded, Processor
+from rl.config import HintConfig, RewardConfig, RLConfig
+from tasks.base import Score, Task
+from tasks.record import Record
+from tasks.studio.task import Studio
+from tasks.target import Scalar, Target
+
+
+class Remarks(Task):
+    """Short remarks with an intensity on [-3, 3]."""
+
+    def __init__(self, grammar: str = "dc") -> None:
+        super().__init__(name="remarks", views=["text"], grammar=grammar)
+
+    def prepare(self, folder: Path) -> Path:
+        raise NotImplementedError("the tests hand in their records")
+
+    def question(self, record: Record) -> str:
+        return "How does the speaker feel, from -3 to 3?"
+
+    def metrics(self, gold: Sequence[Target], answers: Sequence[Target | None]) -> dict[str, float]:
+        return {"answered": sum(a is not None for a in answers) / len(gold)}
+
+    def baseline(self, train: Sequence[Record], test: Sequence[Record]) -> list[Target]:
+        return [train[0].target for _ in test]
+
+
+class Arbitrary:
+    """Grades any text whatever: a random model writes nothing that is an answer, and equal rewards teach nothing.
+
+    A record whose uid is in `hard` has the direction wrong unless the text opens with a hint; all others have it right.
+    """
+
+    hard: frozenset[str] = frozenset()
+
+    def score(self, record: Record, completion: str) -> Score:
+        number = crc32(completion.encode())
+        right = record.uid not in self.hard or completion.startswith("<discriminate>")
+        parts = {
+            "format": float(number % 2),
+            "discriminate": float(right),
+            "calibrate": number // 2 % 101 / 100,
+            "agreement": float(number // 512 % 2),
+        }
+        return Score(parts, None, None)
+
+
+class ArbitraryRemarks(Arbitrary, Remarks):
+    """Remarks, graded arbitrarily."""
+
+
+class ArbitraryStudio(Arbitrary, Studio):
+    """The built-in task, graded arbitrarily."""
+
+
+class Script:
+    """An engine that says, round by round, what it is told."""
+
+    def __init__(self, processor: Processor, *rounds: Sequence[str]) -> None:
+        self.processor = processor
+        self.rounds = list(rounds)
+        self.calls: list[tuple[list[int], list[tuple[int, ...]] | None]] = []
+        """Of every round: the prompt of each completion, and the prefixes."""
+        self.prefills = 0
+
+    def prefill(self, prompts: Sequence[Encoded]) -> int:
+        self.prefills += 1
+        return len(prompts)
+
+    def sample(
+        self,
+        state: int,
+        prompt_of: Sequence[int],
+        sampling: Sampling,
+        prefixes: Sequence[Sequence[int]] | None = None,
+    ) -> list[Completion]:
+        self.calls.append((list(prompt_of), None if prefixes is None else [tuple(p) for p in prefixes]))
+        said = [tuple(self.processor.answer_ids(text)) for text in self.rounds.pop(0)]
+        assert len(said) == len(prompt_of)
+        return [Completion(ids, (-1.0,) * len(ids), True) for ids in said]
+
+
+def brief(processor: Processor) -> Processor:
+    """One for which a fifth of all tokens end an answer: completions of a random model get different lengths."""
+    new = Processor(processor.processor, processor.settings)
+    new.eos_ids = [*new.eos_ids, *range(0, len(new.tokenizer), 5)]
+    return new
+
+
+TEXTS = [
+    "what a lovely day",
+    "this is terrible",
+    "fine, I guess",
+    "I adore it",
+    "so sad today",
+    "a table and two chairs",
+]
+
+
+def remark(uid: str = "r-0", text: str = TEXTS[0], x: float = 2.0, target: Target | None = None) -> Record:
+    """One remark."""
+    return Record(
+        uid=uid,
+        task="remarks",
+        split="train",
+        group=uid,
+        views={"text": text},
+        target=target or Scalar(x, -3, 3, 0.2),
+    )
+
+
+def remarks() -> list[Record]:
+    """Six remarks, every other one negative."""
+    return [remark(f"r-{i}", text, (2.0, -2.0)[i % 2]) for i, text in enumerate(TEXTS)]
+
+
+def rl_config(**changes) -> RLConfig:
+    """Small settings: two prompts of four rollouts, six tokens each."""
+    settings = {
+        "init": None,
+        "max_steps": 2,
+        "prompts": 2,
+        "group": 4,
+        "accumulation": 1,
+        "lr": 1e-3,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "loss": "dr_grpo",
+        "beta": 0.0,
+        "scale": "none",
+        "temperature": 1.0,
+        "max_new_tokens": 6,
+        "gradient_checkpointing": False,
+        "parity_every": 100,
+        "parity_tolerance": 1e-4,
+        "eval_every": 0,
+        "save_every": 100,
+        "log_every": 1,
+    }
+    return RLConfig(**settings | changes)  # type: ignore[arg-type]
+
+
+def hint_config(**changes) -> HintConfig:
+    """Half of a stuck group is hinted."""
+    settings = {
+        "strategy": "polarity",
+        "share": 0.5,
+        "baseline": "shared",
+        "count_leaked": True,
+        "prefix": "masked",
+    }
+    return HintConfig(**settings | changes)  # type: ignore[arg-type]
+
+
+def weights(**changes: float) -> RewardConfig:
+    """The default weights."""
+    return RewardConfig({"format": 0.5, "discriminate": 1.0, "calibrate": 1.0, "agreement": 0.25} | changes)
