@@ -28,6 +28,7 @@ from evaluation.clips import browser_clip
 from evaluation.score import align
 from runtime.errors import MediaError, StageError, UndertoneError
 from runtime.files import read_jsonl, write_text
+from tasks.base import PARTS
 from tasks.dc import GRAMMARS
 from tasks.target import read_number
 
@@ -181,9 +182,9 @@ def _columns(summary: Mapping[str, Any]) -> dict[str, dict[str, Cell]]:
     """Title -> metric -> cell, in the order of showing; what has no metric in common with the stages is left out."""
     titles = {
         "Trivial rule": summary.get("baseline", {}),
-        **{f"Oracle: {name}": metrics for name, metrics in summary.get("oracles", {}).items()},
         "Teacher": summary.get("teacher", {}),
         **{title: summary.get(stage, {}) for stage, title in STAGES.items()},
+        **{f"Oracle: {name}": metrics for name, metrics in summary.get("oracles", {}).items()},
     }
     columns = {title: _cells(entry or {}) for title, entry in titles.items()}
     names = _metric_names(summary)
@@ -348,10 +349,13 @@ def _curve(title: str, rows: Sequence[Mapping[str, Any]], series: Mapping[str, s
 
 def _curves(run: Path) -> str:
     rl, sft = _rows(run / "rl" / "metrics.jsonl"), _rows(run / "sft" / "metrics.jsonl")
-    of_parts = {k: k.split("/")[1] for row in rl for k in row if re.fullmatch(r"rewards/[^/]+/mean", k)}
+    of_parts = {f"parts/{name}": name for name in PARTS}
     plots = [
         _curve("SFT: loss", sft, {"loss": "training", "eval_loss": "held out"}, None),
-        _curve("Hint-GRPO: reward", rl, {"reward": "weighted sum"} | of_parts, None),
+        _curve("Hint-GRPO: reward", rl, {"reward": "reward (weighted mean)"} | of_parts, None),
+        _curve(
+            "Hint-GRPO: unhinted on dev", rl, {"dev/polarity": "polarity", "dev/corr": "Corr", "dev/uar": "UAR"}, None
+        ),
         _curve("Hint-GRPO: stuck groups", rl, {"hint/stuck_rate": "stuck", "hint/rate": "hinted"}, 0),
         _curve("Hint-GRPO: length", rl, {"completions/mean_length": "tokens per completion"}, 0),
     ]

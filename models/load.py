@@ -183,7 +183,7 @@ def load_model(cfg: ModelConfig, checkpoint: Path | str, *, train: bool) -> torc
     has_adapter = isinstance(checkpoint, Path) and (checkpoint / "adapter_config.json").is_file()
     options: dict[str, Any] = {"dtype": DTYPES[cfg.dtype], "attn_implementation": cfg.attn}
     cls = Qwen2_5OmniThinkerForConditionalGeneration if cfg.family == "omni" else AutoModelForCausalLM
-    model: torch.nn.Module = cls.from_pretrained(_adapted(checkpoint) if has_adapter else checkpoint, **options)
+    model: torch.nn.Module = cls.from_pretrained(_adapted(Path(checkpoint)) if has_adapter else checkpoint, **options)
     if cfg.freeze_towers and isinstance(model, Qwen2_5OmniThinkerForConditionalGeneration):
         model.model.audio_tower.requires_grad_(False)
         model.model.visual.requires_grad_(False)

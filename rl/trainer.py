@@ -26,6 +26,7 @@ from trl.trainer.utils import RepeatSampler
 
 from models.engine.hf import HFEngine, Sampling
 from models.processor import Encoded, Processor
+from models.resume import Resumable
 from models.shared_prefix import SharedPrefix, attach, shifted_labels
 from rl import parity
 from rl.advantage import advantages, reward
@@ -55,7 +56,7 @@ def total(prompts: list[str], reward: list[float | None], **_: Any) -> list[floa
     return reward
 
 
-class HintGRPOTrainer(GRPOTrainer):
+class HintGRPOTrainer(Resumable, GRPOTrainer):
     """GRPO whose stuck groups are hinted.
 
     Args:

@@ -18,6 +18,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from models.load import save_model
 from models.processor import Processor
+from models.resume import Resumable
 from runtime.checkpoints import last_checkpoint
 from runtime.errors import StageError
 from runtime.logs import MetricsCallback
@@ -32,6 +33,10 @@ class Example:
 
     messages: Sequence[Message]
     answer: str
+
+
+class MediaSFTTrainer(Resumable, SFTTrainer):
+    """TRL's, going on from its checkpoints with their weights."""
 
 
 class Collator:
@@ -101,7 +106,7 @@ def make_trainer(
     )
     # one collator for both sets: rows of dev are counted on from those of train
     examples = [*train, *dev]
-    trainer = SFTTrainer(
+    trainer = MediaSFTTrainer(
         model=model,  # type: ignore[arg-type]
         args=args,
         train_dataset=HFDataset.from_dict({"row": list(range(len(train)))}),

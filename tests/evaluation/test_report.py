@@ -105,8 +105,8 @@ def fake_run(folder: Path, records: int = 24) -> Path:
                 {
                     "step": int(s),
                     "reward": 0.4 + 0.4 * w + rng.normal(0, 0.05),
-                    "rewards/discriminate/mean": 0.3 + 0.5 * w + rng.normal(0, 0.08),
-                    "rewards/calibrate/mean": 0.5 + 0.3 * w + rng.normal(0, 0.05),
+                    "parts/discriminate": 0.3 + 0.5 * w + rng.normal(0, 0.08),
+                    "parts/calibrate": 0.5 + 0.3 * w + rng.normal(0, 0.05),
                     "hint/stuck_rate": max(0, 0.6 - 0.5 * w + rng.normal(0, 0.08)),
                     "hint/rate": None,
                     "completions/mean_length": 40 + 6 * w,
@@ -215,11 +215,11 @@ def test_results_stand_side_by_side_with_intervals(page):
     assert heads[:7] == [
         "metric",
         "Trivial rule",
-        "Oracle: text",
-        "Oracle: all three",
         "Before SFT",
         "SFT",
         "Hint-GRPO",
+        "Oracle: text",
+        "Oracle: all three",
     ]
     assert "<td>0.610<small>[0.560, 0.660]</small></td>" in page.source
     assert "over 6 groups" in page.words
@@ -231,7 +231,7 @@ def test_plots_follow_the_colour_scheme_and_can_be_read_aloud(page):
     assert page.tags["svg"] == 6
     assert not set(report.COLOURS) & set(re.findall("#[0-9a-f]{6}", page.source))
     assert "var(--c1)" in page.source
-    assert any(v.startswith("Hint-GRPO: reward. weighted sum from") for v in page.values("aria-label"))
+    assert any(v.startswith("Hint-GRPO: reward. reward (weighted mean) from") for v in page.values("aria-label"))
     assert "@media (prefers-color-scheme: dark)" in page.source
     assert "23 of 24 answers could be read" in page.words
 
@@ -269,7 +269,10 @@ def test_nothing_that_a_model_or_a_record_says_becomes_markup(tmp_path):
     evil["media"] = [{"kind": "audio", "path": f"{EVIL}.wav"}]
     for stage in ("sft", "rl"):
         write_jsonl(run / "eval" / stage / "predictions.jsonl", [evil, row | {"gold": EVIL, "answer": EVIL}])
-    write_jsonl(run / "rl" / "metrics.jsonl", [{"step": i, f"rewards/{EVIL[:8]}$a_$/mean": 0.1 * i} for i in range(3)])
+    write_jsonl(
+        run / "rl" / "metrics.jsonl",
+        [{"step": i, "parts/format": 0.1 * i, f"parts/{EVIL[:8]}$a_$": 0.1 * i} for i in range(3)],
+    )
     page = Page(write_report(run))
     assert page.tags["script"] == page.tags["img"] == 0
     assert [k for _, k, _ in page.attributes if k.startswith("on")] == []

@@ -29,7 +29,8 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def llama() -> tuple[LlamaForCausalLM, Processor]:
     """A random text-only model; shared, so read only."""
     tokenizer = build_tokenizer(CORPUS)
-    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+    turn = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    tokenizer.chat_template = "{% for m in messages %}" + turn + "{% endfor %}<|im_start|>assistant\n"
     ids = tokenizer.get_vocab()
     config = LlamaConfig(
         vocab_size=len(tokenizer),

@@ -144,13 +144,13 @@ def test_the_backbone_sees_each_prompt_once_and_each_tower_each_clip_once(case: 
         return hook
 
     hooks = [
-        backbone.language_model.register_forward_pre_hook(
+        backbone.get_submodule("language_model").register_forward_pre_hook(
             note("tokens", lambda args, kwargs: kwargs["inputs_embeds"].shape[:2].numel()), with_kwargs=True
         ),
-        backbone.audio_tower.register_forward_pre_hook(
+        backbone.get_submodule("audio_tower").register_forward_pre_hook(
             note("frames of sound", lambda args, kwargs: int(kwargs["feature_lens"].sum())), with_kwargs=True
         ),
-        backbone.visual.register_forward_pre_hook(
+        backbone.get_submodule("visual").register_forward_pre_hook(
             note("patches", lambda args, kwargs: len(args[0] if args else kwargs["hidden_states"])), with_kwargs=True
         ),
     ]

@@ -19,17 +19,17 @@ from tasks.dc import Fault
 
 def prepared(trainer: HintGRPOTrainer) -> dict:
     """The first batch as TRL hands it to the loss: tensors (B, G, ...), and the groups' prompts."""
-    trainer.model.train()
+    trainer.policy.train()
     trainer.current_gradient_accumulation_steps = 1
     return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
 
 
 def gradient(trainer: HintGRPOTrainer, inputs: dict) -> tuple[float, torch.Tensor]:
     """Loss, and its gradient over all parameters."""
-    trainer.model.zero_grad()
-    loss = trainer.compute_loss(trainer.model, inputs)
+    trainer.policy.zero_grad()
+    loss = trainer.compute_loss(trainer.policy, inputs)
     loss.backward()
-    return loss.item(), flat_gradient(trainer.model)
+    return loss.item(), flat_gradient(trainer.policy)
 
 
 def flat_gradient(model) -> torch.Tensor:
@@ -121,7 +121,7 @@ def test_engine_old_and_new_log_probabilities_are_of_the_same_context(omni_train
         return out
 
     trainer._get_per_token_logps_and_entropies = spy
-    trainer.compute_loss(trainer.model, inputs)
+    trainer.compute_loss(trainer.policy, inputs)
     new = seen[0].view_as(inputs["old_per_token_logps"])
     with torch.no_grad():
         for at, rollout, prompt in rows(trainer, inputs):
@@ -333,7 +333,7 @@ def test_the_metrics_of_the_design_are_logged(text_trainer, tmp_path):
 def test_hint_reliance_is_what_the_hint_tokens_cost_the_mean(omni_trainer, fresh):
     trainer = omni_trainer(prompts=4)
     inputs = prepared(trainer)
-    trainer.compute_loss(trainer.model, inputs)
+    trainer.compute_loss(trainer.policy, inputs)
     reliance, prefix = [], []
     with torch.no_grad():
         for _, rollout, prompt in rows(trainer, inputs):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import TEXTS, brief, hint_config
+from toys import TEXTS, hint_config
 
 from models.load import base_checkpoint, load_model, save_model
 from rl.config import LOSSES
@@ -32,9 +32,9 @@ def steps(trainer: HintGRPOTrainer) -> list[dict]:
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains(text_trainer, loss, beta):
     trainer = text_trainer(hard=HARD, loss=loss, beta=beta, parity_every=1, lr=1e-2)
-    before = weights_of(trainer.model)
+    before = weights_of(trainer.policy)
     rows = steps(trainer)
-    after = weights_of(trainer.model)
+    after = weights_of(trainer.policy)
     assert any(not torch.equal(before[name], after[name]) for name in before)
     if beta:
         assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)  # the reference is the policy before training
@@ -49,18 +49,18 @@ def test_cispo_weighs_an_unmoved_policy_as_dapo_does(text_trainer):
     found = []
     for loss in ("cispo", "dapo"):
         trainer = text_trainer(hard=HARD, loss=loss)
-        trainer.model.train()
+        trainer.policy.train()
         trainer.current_gradient_accumulation_steps = 1
         inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-        trainer.compute_loss(trainer.model, inputs).backward()
-        found.append(torch.cat([p.grad.flatten() for p in trainer.model.parameters()]))
+        trainer.compute_loss(trainer.policy, inputs).backward()
+        found.append(torch.cat([p.grad.flatten() for p in trainer.policy.parameters()]))
     assert (found[0] - found[1]).norm() < 1e-5 * found[1].norm()
 
 
 def test_the_reference_scores_the_same_context_media_and_hints_included(omni_trainer, tiny):
     cfg, _, _ = tiny
     trainer = omni_trainer(beta=0.1, hint=hint_config(share=0.25))
-    trainer.model.train()
+    trainer.policy.train()
     trainer.current_gradient_accumulation_steps = 1
     inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     plain = load_model(cfg, base_checkpoint(cfg), train=False)
@@ -127,10 +127,10 @@ def test_an_adapter_from_a_cold_start_is_its_own_reference(text_trainer, adapter
 
 
 def test_an_omni_model_with_an_adapter_hears_and_sees(omni_trainer, tiny, lora):
-    cfg, _, processor = tiny
+    cfg, _, _ = tiny
     cfg = replace(cfg, lora=replace(lora, targets=r".*language_model.*\.(q_proj|v_proj)"))
     model = load_model(cfg, base_checkpoint(cfg), train=True)
-    trainer = omni_trainer(model=model, processor=brief(processor), parity_every=1, lr=1e-2, beta=0.1)
+    trainer = omni_trainer(model=model, parity_every=1, lr=1e-2, beta=0.1)
     rows = steps(trainer)
     assert all(row["parity/logp_mean"] < 1e-5 for row in rows)
     assert min(trainer.parity[f"{m}_change"] for m in ("audio", "video", "text")) > 0

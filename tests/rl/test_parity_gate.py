@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,11 @@ from tasks.record import Media
 
 def loss_of(trainer: HintGRPOTrainer, damage=lambda: None) -> torch.Tensor:
     """The loss of the first batch, with damage done between sampling and scoring."""
-    trainer.model.train()
+    trainer.policy.train()
     trainer.current_gradient_accumulation_steps = 1
     inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     damage()
-    return trainer.compute_loss(trainer.model, inputs)
+    return trainer.compute_loss(trainer.policy, inputs)
 
 
 class Forgetful(Processor):
@@ -110,7 +111,7 @@ def test_a_chat_template_that_drops_the_words_is_named(text_trainer, words):
     # made for content in parts: a text model is given strings, whose letters have no text of their own
     tokenizer.chat_template = "{% for t in messages %}{% for p in t.content %}{{ p.text }}{% endfor %}> {% endfor %}"
     trainer = text_trainer(processor=Processor(tokenizer, words.settings))
-    with pytest.raises(ParityError, match="silencing text changes no .*; check task.views and the chat template"):
+    with pytest.raises(ParityError, match=r"silencing text changes no .*; check task.views and the chat template"):
         loss_of(trainer)
 
 
@@ -127,11 +128,11 @@ def test_weights_that_the_engine_did_not_have_are_noticed(omni_trainer):
 
     @torch.no_grad()
     def nudge():
-        for p in trainer.model.parameters():
+        for p in trainer.policy.parameters():
             p += 0.01 * torch.randn_like(p)
 
     with pytest.raises(
-        ParityError, match="allowed is rl.parity_tolerance=1e-04; likely causes: weights that never reached"
+        ParityError, match=r"allowed is rl.parity_tolerance=1e-04; likely causes: weights that never reached"
     ):
         loss_of(trainer, nudge)
 
@@ -153,7 +154,7 @@ def test_later_steps_without_a_check_do_not_look(omni_trainer):
 
     @torch.no_grad()
     def nudge():
-        for p in trainer.model.parameters():
+        for p in trainer.policy.parameters():
             p += 0.01 * torch.randn_like(p)
 
     loss_of(trainer, nudge)
@@ -193,10 +194,12 @@ def test_what_a_prompt_shows(parts, in_video, expected):
 def test_films_without_sound_make_nobody_deaf(tiny, studio, studio_data: Dataset, tmp_path: Path):
     _, _, processor = tiny
     record = studio_data.split("train")[0]
-    silence(studio_data.root / record.views["video"].path, tmp_path / "silent.mp4")
+    film = record.views["video"]
+    assert isinstance(film, Media)
+    silence(studio_data.root / film.path, tmp_path / "silent.mp4")
     silent = replace(record, views={"video": Media("video", "silent.mp4"), "text": record.views["text"]})
 
-    def size(prompts: list[Encoded]) -> torch.Tensor:
+    def size(prompts: Sequence[Encoded]) -> torch.Tensor:
         return torch.tensor([sum(t.double().abs().sum() for t in p.media.values()) + p.ids.sum() for p in prompts])
 
     assert set(parity.silenced_drops(studio, [silent], tmp_path, processor, size)) == {"video", "text"}
@@ -218,7 +221,7 @@ def silence(film: Path, to: Path) -> None:
 def test_text_prompts_are_silenced_through_the_scoring_path(words):
     seen = []
 
-    def mean_logp(prompts: list[Encoded]) -> torch.Tensor:
+    def mean_logp(prompts: Sequence[Encoded]) -> torch.Tensor:
         seen.append([len(p.ids) for p in prompts])
         return torch.tensor([-0.1 * len(p.ids) for p in prompts])
 

@@ -77,7 +77,7 @@ def test_a_continued_run_keeps_its_start_and_adds_an_attempt(tmp_path):
 
 def test_another_seed_or_a_missing_input_is_refused(tmp_path):
     write_manifest(tmp_path, {}, seed=3, parent=None, inputs={})
-    with pytest.raises(StageError, match=r"begun with seed 3 .* not with seed 4 .*choose another run\.name"):
+    with pytest.raises(StageError, match=r"begun with seed 3, not with seed 4; choose another run\.name"):
         write_manifest(tmp_path, {}, seed=4, parent=None, inputs={})
     with pytest.raises(StageError, match=r"input 'records': there is no file .*gone\.jsonl; mend the path"):
         write_manifest(tmp_path, {}, seed=3, parent=None, inputs={"records": tmp_path / "gone.jsonl"})

@@ -1,0 +1,211 @@
+"""The commands as a user calls them: one whole run, the same run killed again and again, the verbs one by one, a sweep."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from verbs import ROOT, Outcome, call, finish, start
+
+from runtime.files import read_jsonl
+from tasks.base import PARTS
+from tasks.record import read_records
+
+pytestmark = pytest.mark.slow
+
+VERBS = ("data_synth", "sft", "rl", "evaluation")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A run folder with a cache of its own."""
+
+    folder: Path
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"UNDERTONE_CACHE": str(self.folder / "cache")}
+
+    def arguments(self, *overrides: str) -> list[str]:
+        return ["debug=smoke", f"hydra.run.dir={self.run}", *overrides]
+
+    def call(self, module: str, *overrides: str) -> Outcome:
+        return call(module, self.arguments(*overrides), self.folder / "log", self.environment)
+
+    def json(self, name: str) -> Any:
+        return json.loads((self.run / name).read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
+    """A run that nobody disturbed, by the very command of the README, and what it printed."""
+    place = Place(tmp_path_factory.mktemp("whole"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", *place.arguments()],
+        cwd=ROOT,
+        env={**os.environ, **place.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    return place, done.stdout
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k != "seconds"}
+    return value
+
+
+def same_run(one: Place, other: Place) -> None:
+    """Numbers, weights, and everything that any model said are equal."""
+    assert without_times(one.json("summary.json")) == without_times(other.json("summary.json"))
+    names = [
+        "data/records.jsonl",
+        "synth/chains.jsonl",
+        "synth/rejected.jsonl",
+        "sft/final/model.safetensors",
+        "rl/final/model.safetensors",
+        *(f"rl/rollouts/step_{step:06d}_rank0.jsonl" for step in range(4)),
+        *(f"eval/{name}/predictions.jsonl" for name in ("base", "sft", "rl")),
+    ]
+    assert [n for n in names if (one.run / n).read_bytes() != (other.run / n).read_bytes()] == []
+    for name in ("sft", "rl"):
+        rows = [read_jsonl(place.run / name / "metrics.jsonl") for place in (one, other)]
+        shown = [[(r["step"], r.get("loss"), r.get("eval_loss"), r.get("reward")) for r in some] for some in rows]
+        assert shown[0] == shown[1]
+
+
+def test_the_whole_pipeline_ends_with_a_table_a_summary_and_a_report(whole):
+    place, printed = whole
+    summary = place.json("summary.json")
+    assert (summary["task"], summary["model"], summary["seed"]) == ("studio", "tiny_omni", 0)
+    for name in ("base", "sft", "rl"):
+        assert summary[name]["n"] == 12
+        assert {"mae", "corr", "polarity", "acc2_non0", "unparseable"} <= set(summary[name]["metrics"])
+        assert set(summary[name]["metrics"]) == set(summary["baseline"])
+    assert set(summary["oracles"]) == {"text", "audio", "video", "all three"}
+    assert set(summary["ablations"]) == {"silent audio", "silent video", "silent text"}
+    for phase in ("all", "first third", "last third"):
+        assert 0 <= summary["hint"][phase]["stuck_rate"] <= 1 and 0 <= summary["hint"][phase]["rate"] <= 1
+    assert summary["parity"]["logp_mean_worst"] < 1e-3
+    assert {"audio_drop", "video_drop", "text_drop"} <= set(summary["parity"])
+    assert set(summary["seconds"]) == {"synth", "sft", "rl", "eval base", "eval sft", "eval rl"}
+    assert (place.run / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert "task: studio" not in (place.run / "config.yaml").read_text()  # resolved: the task's own keys, not its name
+    assert "_target_: tasks.studio.task.Studio" in (place.run / "config.yaml").read_text()
+    manifest = place.json("manifest.json")
+    assert manifest["seed"] == 0 and len(manifest["attempts"]) == 1
+    for word in ("Trivial rule", "SFT", "Hint-GRPO", "polarity", "report:"):
+        assert word in printed
+
+
+def test_the_smoke_run_exercises_what_it_is_there_for(whole):
+    place, _ = whole
+    rows = [row for row in read_jsonl(place.run / "rl" / "metrics.jsonl") if "reward" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4]
+    assert max(row["hint/rate"] for row in rows) > 0 and min(row["hint/stuck_rate"] for row in rows) < 1
+    assert all(row["grad_norm"] > 0 for row in rows), "rewards that are all the same teach nothing"
+    assert [row["step"] for row in rows if "dev/polarity" in row] == [2, 4]
+    assert [row["step"] for row in rows if row.get("parity/logp_mean") is not None] == [1, 3]
+    assert any(row.get("eval_loss") for row in read_jsonl(place.run / "sft" / "metrics.jsonl"))
+    for stage, steps in (("sft", (30, 60)), ("rl", (2, 4))):
+        assert {p.name for p in (place.run / stage / "checkpoints").glob("*-*")} == {f"checkpoint-{n}" for n in steps}
+    said = read_jsonl(place.run / "rl" / "rollouts" / "step_000000_rank0.jsonl")
+    assert len(said) == 16 and any(row["hint"] for row in said) and all(set(row["parts"]) == set(PARTS) for row in said)
+
+
+def test_nothing_is_printed_that_a_user_cannot_act_on(whole):
+    _, printed = whole
+    lines = printed.splitlines()
+    table = next(i for i, line in enumerate(lines) if "Trivial rule" in line)
+    assert all(line.startswith(("== ", "perception ", "sft ", "rl ")) for line in lines[:table]), printed
+    stages = [line.rpartition("/")[2] for line in lines[:table] if line.startswith("== ") and "perception" not in line]
+    assert stages == ["clips", "synth", "sft", "rl", "base", "sft", "rl"]
+
+
+def test_a_second_call_computes_nothing_and_prints_the_same(whole):
+    place, printed = whole
+    stages = sorted(place.run.rglob("stage.json"))
+    assert len(stages) == 7
+    before = {path: path.stat().st_mtime_ns for path in [*stages, place.run / "rl" / "final" / "model.safetensors"]}
+    summary = place.json("summary.json")
+    begin = time.monotonic()
+    again = place.call("pipeline")
+    assert again.code == 0, again.text
+    assert time.monotonic() - begin < 60
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert again.text.count("done before, skipped") == 9  # the base model is asked for by two stages
+    assert place.json("summary.json") == summary
+    table = printed[printed.index("Trivial rule") :]
+    assert again.text.endswith(table)
+    assert len(place.json("manifest.json")["attempts"]) == 2
+
+
+def test_killed_at_every_stage_a_run_ends_with_the_same_numbers(whole, tmp_path):
+    place = Place(tmp_path)
+    run, cache = place.run, tmp_path / "cache"
+
+    def exists(name: str) -> Callable[[], bool]:
+        return (run / name).exists
+
+    def lines(name: str, count: int) -> Callable[[], bool]:
+        return lambda: (run / name).is_file() and (run / name).read_bytes().count(b"\n") >= count
+
+    def cached(pattern: str) -> Callable[[], bool]:
+        return lambda: any(cache.glob(pattern))
+
+    moments = {
+        "while clips are rendered": exists("data/clips/studio-dev-00003.mp4"),
+        "before media are checked": exists("data/records.jsonl"),
+        "while perception clips are rendered": cached("*perception*/data/clips/*-00005.mp4"),
+        "while perception is saved": cached("*perception*/checkpoints/checkpoint-4"),
+        "after perception": cached("*perception*/final"),
+        "while the teacher writes": lines("synth/journal.jsonl", 5),
+        "after the teacher": exists("synth/chains.jsonl"),
+        "while sft is at work": lines("sft/metrics.jsonl", 1),
+        "while an sft checkpoint is saved": exists("sft/checkpoints/checkpoint-30"),
+        "after an sft checkpoint": exists("sft/checkpoints/checkpoint-30/trainer_state.json"),
+        "after the last sft checkpoint": exists("sft/checkpoints/checkpoint-60/trainer_state.json"),
+        "after sft": exists("sft/final"),
+        "while rl is at work": exists("rl/rollouts/step_000000_rank0.jsonl"),
+        "while an rl checkpoint is saved": exists("rl/checkpoints/checkpoint-2"),
+        "after an rl checkpoint": lines("rl/metrics.jsonl", 3),
+        "while the last rl checkpoint is saved": exists("rl/checkpoints/checkpoint-4"),
+        "after rl": exists("rl/final"),
+        "after the first evaluation": exists("eval/base/predictions.jsonl"),
+        "in the last evaluation": exists("eval/sft/predictions.jsonl"),
+    }
+    for name, moment in moments.items():
+        log = tmp_path / "log"
+        outcome = finish(start("pipeline", place.arguments(), log, place.environment), log, kill_when=moment)
+        assert outcome.code == -9, f"not killed {name}: {outcome.text}"
+    outcome = place.call("pipeline")
+    assert outcome.code == 0, outcome.text
+    same_run(whole[0], place)
+
+
+def test_killed_at_random_times_a_run_ends_with_the_same_numbers(whole, tmp_path):
+    place, log = Place(tmp_path), tmp_path / "log"
+    draw, attempts, outcome = random.Random(0), 0, None
+    while outcome is None or outcome.code == -9:
+        end = time.monotonic() + draw.uniform(0.5, 2.0) * 1.1**attempts
+        attempts += 1
+        running = start("pipeline", place.arguments(), log, place.environment)
+        outcome = finish(running, log, kill_when=lambda end=end: time.monotonic() > end)
+    assert outcome.code == 0, outcome.text
+    assert attempts > 3
+    same_run(whole[0], place)
