@@ -1,8 +1,12 @@
 """Going on from a Trainer's checkpoint with the weights that it holds."""
 
+from pathlib import Path
+
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerState
+
+from runtime.checkpoints import last_checkpoint
 
 
 class Resumable(Trainer):
@@ -12,6 +16,20 @@ class Resumable(Trainer):
     under other names: nothing matches, a warning is printed, and training goes on from the weights it once started from,
     with the optimizer state of the ones it lost.
     """
+
+    def go_on(self, folder: Path) -> None:
+        """Train to the last step, from the newest whole checkpoint in `folder` or from the start.
+
+        From a checkpoint of the last step the Trainer would make one step more; that one is loaded, and nothing is trained.
+        """
+        checkpoint = last_checkpoint(folder)
+        if checkpoint is not None:
+            state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+            if state.global_step >= self.args.max_steps:
+                self.state = state
+                self._load_from_checkpoint(str(checkpoint))
+                return
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         policy = self.model

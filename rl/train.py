@@ -12,7 +12,6 @@ from models.load import save_model
 from models.processor import Processor
 from rl.config import HintConfig, RewardConfig, RLConfig
 from rl.trainer import HintGRPOTrainer, make_trainer
-from runtime.checkpoints import last_checkpoint
 from runtime.errors import StageError
 from runtime.files import read_jsonl
 from runtime.logs import MetricsCallback
@@ -94,8 +93,7 @@ def train(
     )
     if evaluate:
         evaluate.trainer = trainer
-    checkpoint = last_checkpoint(folder / "checkpoints")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.go_on(folder / "checkpoints")
     if trainer.state.global_step < cfg.max_steps:
         raise StageError(f"rl: stopped by a signal at step {trainer.state.global_step}; call the same command to go on")
     save_model(trainer.policy, processor, folder / "final")

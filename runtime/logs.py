@@ -58,6 +58,11 @@ class MetricsCallback(TrainerCallback):
             self._kept = {frozenset(row) for row in rows if row["step"] == self._first}
             write_jsonl(self.path, rows)
 
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Log where a checkpoint is written: a running mean is not part of it, so a continued run would show another one."""
+        if state.global_step % args.save_steps == 0:
+            control.should_log = True
+
     def on_log(
         self,
         args: TrainingArguments,

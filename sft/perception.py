@@ -8,6 +8,7 @@ a base checkpoint like any other. From-scratch models without it do not learn fr
     python -m sft.perception            # builds it for conf/model/tiny_omni.yaml
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def base_model(cfg: ModelConfig) -> Path | str:
     made_from = {
         "base": str(base),
         "perception": vars(settings),
-        "media": [cfg.audio_in_video, cfg.fps],
+        "media": [cfg.audio_in_video, cfg.fps, cfg.max_frames, dict(cfg.video_size)],
+        "dtype": cfg.dtype,
         "format": FORMAT,
     }
     folder = cache_folder() / f"tiny_omni-perception-{digest(made_from)}"
@@ -85,7 +87,9 @@ def base_model(cfg: ModelConfig) -> Path | str:
             messages = [{**turn, "content": [*views, {"type": "text", "text": QUESTION}]}]
             examples.append(Example(messages, caption(record)))
         processor = load_processor(cfg, base)
-        return train("perception", load_model(cfg, base, train=True), processor, examples, [], stage, folder, cfg.seed)
+        # all weights, whatever is trained later: an adapter or frozen towers on random weights would perceive nothing
+        model = load_model(replace(cfg, lora=None, freeze_towers=False), base, train=True)
+        return train("perception", model, processor, examples, [], stage, folder, cfg.seed)
 
     with FileLock(str(folder) + ".lock"):  # members of a sweep wait for the first one
         run_stage(folder, made_from, {}, work)

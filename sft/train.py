@@ -19,7 +19,6 @@ from trl.trainer.sft_trainer import SFTTrainer
 from models.load import save_model
 from models.processor import Processor
 from models.resume import Resumable
-from runtime.checkpoints import last_checkpoint
 from runtime.errors import StageError
 from runtime.logs import MetricsCallback
 from runtime.signals import StopTogether
@@ -71,7 +70,7 @@ def make_trainer(
     cfg: SFTConfig,
     folder: Path,
     seed: int,
-) -> SFTTrainer:
+) -> MediaSFTTrainer:
     """TRL's trainer with our collator; `dev` may be empty, and then nothing is evaluated during training."""
     cuda = torch.cuda.is_available()
     bf16 = next(model.parameters()).dtype == torch.bfloat16
@@ -140,8 +139,7 @@ def train(
     if not train_set:
         raise StageError(f"{name}: no example to train on; look at the rejections of data_synth, or raise its limits")
     trainer = make_trainer(name, model, processor, train_set, dev_set, cfg, folder, seed)
-    checkpoint = last_checkpoint(folder / "checkpoints")
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.go_on(folder / "checkpoints")
     if trainer.state.global_step < cfg.max_steps:
         raise StageError(
             f"{name}: stopped by a signal at step {trainer.state.global_step}; call the same command to go on"

@@ -167,7 +167,7 @@ def read_records(path: Path) -> list[Record]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    records, line_of = [], {}
+    records, line_of, first_of = [], {}, {}
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -185,24 +185,29 @@ def read_records(path: Path) -> list[Record]:
                 f"{path}:{number}: uid {record.uid!r} occurs twice, first in line {first}; give every row its own uid"
             )
         line_of[record.uid] = number
+        try:
+            _check_group(record, first_of)
+        except RecordError as error:
+            raise RecordError(f"{path}:{number}: {error}") from None
         records.append(record)
-    try:
-        check_groups(records)
-    except RecordError as error:
-        raise RecordError(f"{path}: {error}") from None
     return records
 
 
 def check_groups(records: Iterable[Record]) -> None:
     """Refuse a group (speaker, dialogue) that occurs in more than one split."""
-    split_of: dict[str, Record] = {}
+    first_of: dict[str, Record] = {}
     for record in records:
-        first = split_of.setdefault(record.group, record)
-        if first.split != record.split:
-            raise RecordError(
-                f"group {record.group!r} occurs in split {first.split!r} (uid {first.uid!r}) and in split {record.split!r} "
-                f"(uid {record.uid!r}); keep every speaker, dialogue or text in one split"
-            )
+        _check_group(record, first_of)
+
+
+def _check_group(record: Record, first_of: dict[str, Record]) -> None:
+    """Compare a record with the first one of its group, and remember it where it is that one itself."""
+    first = first_of.setdefault(record.group, record)
+    if first.split != record.split:
+        raise RecordError(
+            f"group {record.group!r} occurs in split {first.split!r} (uid {first.uid!r}) and in split {record.split!r} "
+            f"(uid {record.uid!r}); keep every speaker, dialogue or text in one split"
+        )
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

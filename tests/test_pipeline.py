@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -17,7 +16,6 @@ from verbs import ROOT, Outcome, call, finish, start
 
 from runtime.files import read_jsonl
 from tasks.base import PARTS
-from tasks.record import read_records
 
 pytestmark = pytest.mark.slow
 

@@ -71,7 +71,7 @@ def ask(*parts: dict, question: str = "How does the speaker feel?") -> list[Mess
 
 
 def count(encoded: Encoded, token: str, processor: Processor) -> int:
-    return int((encoded.ids == processor.tokenizer.convert_tokens_to_ids(token)).sum())
+    return encoded.ids.tolist().count(processor.tokenizer.get_vocab()[token])
 
 
 def same(a: Encoded, b: Encoded) -> bool:

@@ -38,9 +38,9 @@ def text_model(tmp_path_factory: pytest.TempPathFactory, words: Processor) -> Mo
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=words.pad_id,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
+        eos_token_id=words.eos_ids[0],
     )
     folder = tmp_path_factory.mktemp("text_model")
     torch.manual_seed(0)

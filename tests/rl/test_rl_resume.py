@@ -1,6 +1,7 @@
 """A training that was killed or stopped goes on to the weights of one that never was, bit for bit."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -99,7 +100,11 @@ def test_a_broken_off_run_ends_with_the_weights_of_an_unbroken_one(run: Run, tmp
         run(tmp_path / "stopped", terminate_at(3))
     run(tmp_path / "stopped")
 
-    for name in ("killed", "stopped"):
+    run(tmp_path / "trained")  # and killed after the last checkpoint, before the policy was written
+    shutil.rmtree(tmp_path / "trained" / "final")
+    run(tmp_path / "trained")
+
+    for name in ("killed", "stopped", "trained"):
         again, rows_again, rollouts_again = result(tmp_path / name)
         assert rollouts_again == rollouts, name
         assert rows_again == rows, name

@@ -145,7 +145,7 @@ def test_a_uid_occurs_once(tmp_path: Path) -> None:
 def test_no_group_is_in_two_splits(tmp_path: Path) -> None:
     path = write(tmp_path / "r.jsonl", row(), row(uid="c2", split="test"))
     with pytest.raises(
-        RecordError, match=r"r\.jsonl: group 'anna' occurs in split 'train' \(uid 'c1'\) and in .*'test'.*keep"
+        RecordError, match=r"r\.jsonl:2: group 'anna' occurs in split 'train' \(uid 'c1'\) and in .*'test'.*keep"
     ):
         read_records(path)
     check_groups([record("a", "g", "train"), record("b", "g", "train"), record("c", "h", "test")])
