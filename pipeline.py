@@ -56,8 +56,8 @@ def run(session: Session) -> dict[str, Any]:
     cold = sft.stage.run(session)
     policy = rl.stage.run(session)
     scores = {
-        "base": evaluation.stage.run(session, "base", base, silence=False),
-        "sft": evaluation.stage.run(session, "sft", folder / "sft" / "final", silence=False),
+        "base": evaluation.stage.run(session, "base", base),
+        "sft": evaluation.stage.run(session, "sft", folder / "sft" / "final"),
         "rl": evaluation.stage.run(session, "rl", folder / "rl" / "final"),
     }
     summary: dict[str, Any] = {

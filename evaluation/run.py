@@ -37,7 +37,13 @@ class EvalConfig:
             raise ConfigError(f"eval.silence: members of {MODALITIES}; got {unknown}; mend the config")
         if self.batch < 1 or self.max_new_tokens < 1 or self.temperature < 0:
             got = f"batch={self.batch} max_new_tokens={self.max_new_tokens} temperature={self.temperature}"
-            raise ConfigError(f"eval: batch and max_new_tokens 1 or more, temperature 0 or more; got {got}")
+            raise ConfigError(
+                f"eval: batch and max_new_tokens 1 or more, temperature 0 or more; got {got}; mend the config"
+            )
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"eval.limit: 1 or more, or null for all; got {self.limit}; mend the config")
+        if self.resamples < 1:
+            raise ConfigError(f"eval.resamples: 1 or more; got {self.resamples}; mend the config")
 
 
 def complete(

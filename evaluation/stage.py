@@ -16,21 +16,23 @@ from runtime.main import CONF, command
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 
+WHOLE_ONLY = ("base", "sft")
+"""Stations on the way to the policy: no modality is silenced for them."""
 
-def run(session: Session, name: str, checkpoint: Path | str, *, silence: bool = True) -> dict[str, Any]:
+
+def run(session: Session, name: str, checkpoint: Path | str) -> dict[str, Any]:
     """Evaluate one checkpoint once for these settings.
 
     Args:
         session: the run.
-        name: of the result, and of its folder below `eval/`.
+        name: of the result, and of its folder below `eval/`: base, sft, rl, or init for a checkpoint from elsewhere.
         checkpoint: a folder or a hub name.
-        silence: whether to blank modalities, too.
 
     Returns:
         What `evaluation.run.evaluate` returns.
     """
     settings: EvalConfig = session.section("eval", EvalConfig)
-    settings = settings if silence else replace(settings, silence=[])
+    settings = replace(settings, silence=[]) if name in WHOLE_ONLY else settings
     folder = session.folder / "eval" / name
 
     def work() -> dict[str, Any]:

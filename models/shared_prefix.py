@@ -105,9 +105,7 @@ def _hidden(backbone: PreTrainedModel, run, shared: SharedPrefix) -> torch.Tenso
         )
     state = run_prompt(backbone, shared.prompt, run)
     rows_N = shared.prompt_of_N
-    state.cache.batch_select_indices(
-        rows_N
-    )  # indexing keeps the graph: the gradients of all siblings meet in the prompt
+    state.cache.batch_select_indices(rows_N)  # keeps the graph: gradients of all siblings meet in the prompt
     mask_NK = torch.cat([state.mask_BP[rows_N], shared.completion_mask_NC.to(state.mask_BP.dtype)], 1)
     steps_C = torch.arange(shared.completion_ids_NC.shape[1], device=mask_NK.device)
     position_NC = state.next_position_B[rows_N, None] + steps_C

@@ -268,7 +268,12 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
     # Gates and metrics
 
     def _read_logps(self, logps_NC: torch.Tensor, engine_NC: torch.Tensor) -> None:
-        """Parity of engine and trainer, and how much the hinted rows rely on their hints."""
+        """Parity of engine and trainer, and how much the hinted rows rely on their hints.
+
+        `hint/reliance`: mean log p of hint and written tokens together, minus that of the written tokens alone, under the
+        prompt without any hint given; the more negative, the less the policy would have opened that way by itself (HiLL,
+        arXiv 2604.00698, has the hint in the prompt instead). `hint/prefix_logp`: log p of the whole hint.
+        """
         if self._check_due:
             found = self._agreement = parity.compare(logps_NC, engine_NC, self._completion_mask)
             self.parity |= {"logp_mean": found.mean, "logp_max": found.largest}

@@ -42,7 +42,7 @@ def base_model(cfg: ModelConfig) -> Path | str:
         return base
     settings = cfg.perception
     made_from = {
-        "base": str(base),
+        "base": Path(base).name,
         "perception": vars(settings),
         "media": [cfg.audio_in_video, cfg.fps, cfg.max_frames, dict(cfg.video_size)],
         "dtype": cfg.dtype,

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 from verbs import call
 
 from models.session import Session, open_session
+from runtime.config import make
 from runtime.errors import RecordError, UndertoneError
 from runtime.files import read_jsonl
 from runtime.main import CONF
 from tasks.base import Task
 from tasks.record import Record, read_records
-from tasks.studio.task import Studio
 from tasks.target import Scalar, Target
 
 TINY = ["debug=smoke", "model.perception=null", "task.train=12", "task.dev=2", "task.test=4"]
@@ -27,9 +28,13 @@ SPEECH = ["task=emodb", "task.labels=[happiness,sadness]"]
 TOY = ["model.tiny.width=64", "model.tiny.layers=1", "model.tiny.tower_width=32", "model.perception=null"]
 
 
-def session(folder: Path, *overrides: str) -> Session:
+def composed(*overrides: str) -> DictConfig:
     with initialize_config_dir(CONF, version_base=None):
-        return open_session(compose("pipeline", overrides=[f"run.dir={folder}", "run.name=x", *overrides]))
+        return compose("pipeline", overrides=list(overrides))
+
+
+def session(folder: Path, *overrides: str) -> Session:
+    return open_session(composed(f"run.dir={folder}", *overrides))
 
 
 def refusal(folder: Path, *overrides: str) -> str:
@@ -44,17 +49,7 @@ def refusal(folder: Path, *overrides: str) -> str:
 @pytest.fixture
 def spoilt(tmp_path: Path) -> Path:
     """A run folder whose clips are rendered, and of which one is gone and one is no video any more."""
-    task = Studio(
-        name="studio",
-        views=["video", "audio", "text"],
-        grammar="dc",
-        train=12,
-        dev=2,
-        test=4,
-        conflict=0.4,
-        seed=0,
-    )
-    task.prepare(tmp_path / "run" / "data")
+    make(composed(*TINY), "task").prepare(tmp_path / "run" / "data")
     clips = tmp_path / "run" / "data" / "clips"
     (clips / "studio-train-00003.mp4").unlink()
     (clips / "studio-test-00001.mp4").write_bytes(b"this is not a film")
@@ -218,7 +213,10 @@ def row(uid: str, **changes: Any) -> dict[str, Any]:
     ("line", "message"),
     [
         (json.dumps(row("b", target=row("b")["target"] | {"x": float("nan")})), "3: JSON numbers must be finite; got"),
-        (json.dumps(row("b", target=row("b")["target"] | {"x": 4})), "3: x: a number in [-3, 3]"),
+        (
+            json.dumps(row("b", target=row("b")["target"] | {"x": 4})),
+            "3: target: x must lie in [-3.0, 3.0]; got 4; mend the label",
+        ),
         (json.dumps(row("b", tagret=1)), "3: unknown field; allowed ["),
         (json.dumps(row("a")), "3: uid 'a' occurs twice, first in line 1; give every row its own uid"),
         (
