@@ -9,18 +9,30 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from transformers import LlamaConfig, LlamaForCausalLM
 from verbs import ROOT, Outcome, call, finish, start
 
+from models.tiny import CORPUS, build_tokenizer
 from runtime.files import read_jsonl
 from tasks.base import PARTS
 
 pytestmark = pytest.mark.slow
 
+TEXTS = [
+    ("a wonderful film", 2.0, "train"),
+    ("an awful film", -2.0, "train"),
+    ("the film", 0.0, "train"),
+    ("good work", 1.5, "valid"),
+    ("bad work", -1.5, "test"),
+    ("great fun", 3.0, "test"),
+]
 VERBS = ("data_synth", "sft", "rl", "evaluation")
 
 
@@ -105,8 +117,8 @@ def test_the_whole_pipeline_ends_with_a_table_a_summary_and_a_report(whole):
     assert {"audio_drop", "video_drop", "text_drop"} <= set(summary["parity"])
     assert set(summary["seconds"]) == {"synth", "sft", "rl", "eval base", "eval sft", "eval rl"}
     assert (place.run / "report.html").read_text().startswith("<!DOCTYPE html>")
-    assert "task: studio" not in (place.run / "config.yaml").read_text()  # resolved: the task's own keys, not its name
-    assert "_target_: tasks.studio.task.Studio" in (place.run / "config.yaml").read_text()
+    config = (place.run / "config.yaml").read_text()
+    assert "${" not in config and OmegaConf.create(config).rl.max_steps == 4
     manifest = place.json("manifest.json")
     assert manifest["seed"] == 0 and len(manifest["attempts"]) == 1
     for word in ("Trivial rule", "SFT", "Hint-GRPO", "polarity", "report:"):
@@ -199,13 +211,77 @@ def test_killed_at_random_times_a_run_ends_with_the_same_numbers(whole, tmp_path
     place, log = Place(tmp_path), tmp_path / "log"
     draw, attempts, outcome = random.Random(0), 0, None
     while outcome is None or outcome.code == -9:
-        end = time.monotonic() + draw.uniform(1.0, 3.0) * 1.3**attempts
+        end = time.monotonic() + draw.uniform(0.3, 1.5) * 1.3**attempts
         attempts += 1
         running = start("pipeline", place.arguments(), log, place.environment)
         outcome = finish(running, log, kill_when=lambda end=end: time.monotonic() > end)
     assert outcome.code == 0, outcome.text
-    assert attempts > 2
+    assert attempts > 1
     same_run(whole[0], place)
+
+
+@pytest.fixture(scope="module")
+def text_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with the tiny model's tokenizer: a text checkpoint like any that lies in a folder."""
+    folder = tmp_path_factory.mktemp("llama")
+    tokenizer = build_tokenizer(CORPUS)
+    torch.manual_seed(0)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    ).save_pretrained(folder)
+    turns = "{% for turn in messages %}<|im_start|>{{ turn.role }}\n{{ turn.content }}<|im_end|>\n{% endfor %}"
+    tokenizer.chat_template = turns + "<|im_start|>assistant\n"
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_text_model_with_an_adapter_is_killed_and_ends_the_same(text_model, tmp_path):
+    data = tmp_path / "mosi"
+    data.mkdir()
+    rows = [f"v{i}_1,{text} number {i},x,{x},{split}" for i, (text, x, split) in enumerate(TEXTS * 4)]
+    (data / "label.csv").write_text("\n".join(["id,text_en,text_zh,label,split", *rows]) + "\n")
+    settings = [
+        "task=mosi",
+        f"task.data={data}",
+        "model=smollm2",
+        f"model.source={text_model}",
+        "synth.min_calibrate=0",
+        "sft.max_steps=4",
+        "sft.save_every=2",
+        "sft.batch=4",
+        "rl.max_steps=2",
+        "rl.save_every=1",
+        "rl.eval_every=1",
+        "rl.prompts=2",
+        "rl.group=2",
+        "rl.max_new_tokens=8",
+        "rl.weight_decay=0.1",
+        "eval.max_new_tokens=8",
+        "eval.resamples=10",
+    ]
+    undisturbed, killed, log = Place(tmp_path / "a"), Place(tmp_path / "b"), tmp_path / "log"
+
+    def begin(place: Place) -> BaseProcess:
+        return start("pipeline", [f"hydra.run.dir={place.run}", *settings], log, place.environment)
+
+    for name in ("sft/checkpoints/checkpoint-4", "rl/checkpoints/checkpoint-2"):
+        assert finish(begin(killed), log, kill_when=(killed.run / name).exists).code == -9
+    for place in (undisturbed, killed):
+        outcome = finish(begin(place), log)
+        assert outcome.code == 0, outcome.text
+    one, other = (without_times(place.json("summary.json")) for place in (undisturbed, killed))
+    assert one == other and one["model"] == "smollm2" and set(one["ablations"]) == {"silent text"}
+    for stage in ("sft", "rl"):
+        weights = [place.run / stage / "final" / "adapter_model.safetensors" for place in (undisturbed, killed)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_verb_after_verb_makes_what_the_pipeline_makes(whole, tmp_path):

@@ -30,7 +30,8 @@ class Outcome:
 
 def start(module: str, arguments: Sequence[str], log: Path, environment: dict[str, str]) -> BaseProcess:
     """Start `python -m module arguments` in the folder of the project; it prints to `log`."""
-    process = _server.Process(target=_main, args=(module, list(arguments), log, environment))
+    log.write_text("")  # there even when it is killed at once
+    process = _server.Process(target=_main, args=(module, list(arguments), log, environment), daemon=True)
     process.start()
     return process
 
