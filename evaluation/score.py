@@ -4,7 +4,8 @@
 
 `task` names a file of `conf/task/`; its settings can be overridden as usual (`task.grammar=think`). Every line of
 `predictions` has a `uid` and either `completion`, raw text that is graded through the task's grammar, or `answer`, the
-content of the answer block alone (text, or a number): then format and agreement do not apply. Further settings:
+content of the answer block alone (text, or a number): then format and agreement do not apply. Where both are there, as in a
+run's own predictions.jsonl, the completion is graded. Further settings:
 
     split=test       which records are scored; predictions for the other splits are ignored
     missing=error    what a record without a prediction means: error, or wrong (counted as unparseable, fault "missing")
@@ -171,9 +172,10 @@ def read_predictions(path: Path, uids: set[str]) -> tuple[dict[str, str], dict[s
             raise RecordError(
                 f"{at}: uid {uid!r} occurs twice, first in line {line_of[uid]}; keep one prediction a record"
             )
-        if (completion is None) == (answer is None):
-            got = "neither" if completion is None else "both"
-            raise RecordError(f"{at}: exactly one of completion and answer is required; got {got}; mend the line")
+        if completion is None and answer is None:
+            raise RecordError(f"{at}: completion or answer is required; got neither; mend the line")
+        if completion is not None:
+            answer = None  # what a completion says is read from it
         if isinstance(answer, int | float) and not isinstance(answer, bool) and np.isfinite(answer):
             answer = number_text(float(answer))
         said = completion if answer is None else answer
