@@ -16,7 +16,7 @@ READY := $(VENV)/.ready-$(EXTRAS)
 
 help: ## list the commands
 	@awk -F ' *## ' '/^[a-z]+:.* ## / {split($$1, t, ":"); printf "  make %-8s %s\n", t[1], $$2}' $(MAKEFILE_LIST)
-	@echo "  settings: ARGS='overrides or options'  PYTHON=interpreter for $(VENV)  VENV=folder  EXTRAS=dev,track,cluster,..."
+	@echo "  settings: ARGS='overrides or options'  PYTHON=interpreter for $(VENV)  VENV=folder  EXTRAS=dev,cluster,..."
 
 setup: $(READY) ## make the environment (1 to 4 minutes the first time; again only when its definition changes)
 

@@ -35,6 +35,10 @@ class RunConfig:
     project: str
     tags: list[str]
 
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.report_to) - {"wandb"}):
+            raise ConfigError(f"run.report_to: [] or [wandb]; got {unknown}; mend the config")
+
 
 @dataclass(frozen=True, slots=True)
 class Session:

@@ -8,7 +8,7 @@ import pytest
 
 from models.processor import Processor
 from models.session import RunConfig, quarantine
-from runtime.errors import MediaError
+from runtime.errors import ConfigError, MediaError
 from runtime.files import read_jsonl
 from tasks.base import Dataset
 from tasks.record import Media
@@ -67,3 +67,8 @@ def test_too_many_unreadable_records_stop_the_run_and_name_the_first(tiny, studi
     with pytest.raises(MediaError, match=said):
         quarantine(studio, broken, lambda: fresh(tiny[2]), tmp_path / "run", RUN)
     assert not (tmp_path / "run" / "quarantine.jsonl").exists()
+
+
+def test_a_tracker_that_nothing_serves_is_refused():
+    with pytest.raises(ConfigError, match=r"run.report_to: \[\] or \[wandb\]; got \['trackio'\]; mend the config"):
+        replace(RUN, report_to=["trackio"])
