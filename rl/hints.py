@@ -3,7 +3,7 @@
 A prompt is *stuck* when no rollout of its group has the `discriminate` part right: that part and no other, because a summed
 reward would hide a wrong direction behind format credit. The polarity hint forces the opening of the model's own answer,
 `<discriminate>TRUE_VERDICT:`, after which the model goes on by itself (C2F-Thinker, arXiv 2604.00013: the true polarity is
-placed into the judgement phase; that it is a prefix is our reading, see docs/method.md).
+placed into the judgement phase; that it is a prefix is our reading).
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,8 @@
 Four methods of `GRPOTrainer` are touched. `rollout_func` (an argument) samples and hints. `compute_loss` (public) and
 `_generate_and_score_completions` carry each group's prompt and media beside its rows: tensors are viewed as (B, G, ...), so
 that TRL's shuffling and splitting, which act on axis 0, move whole groups. `_get_per_token_logps_and_entropies` scores the
-completions of a group on one shared prompt. Hint tokens are context: `env_mask` takes them out of the loss.
+completions of a group on one shared prompt. Hint tokens are context: `env_mask` takes them out of the loss, unless
+`hint.prefix=learnt` leaves them in.
 
 Axes: B prompts, G siblings, N = B*G rows, C completion length (hint included).
 """

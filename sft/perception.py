@@ -3,7 +3,7 @@
 A real checkpoint hears pitch and sees a smile before anybody teaches it sentiment. The tiny one is random, so when it is
 built it is trained for a few minutes to *caption cues* of rendered clips ("words up, voice down, face flat"): cues drawn
 independently of each other, from speakers of another seed, with no sentiment in the captions. The result is cached and is
-a base checkpoint like any other. From-scratch models without it do not learn from RL on a CPU budget (LOG.md).
+a base checkpoint like any other.
 
     python -m sft.perception            # builds it for conf/model/tiny_omni.yaml
 """
