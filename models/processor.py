@@ -56,6 +56,31 @@ class Encoded:
     media: dict[str, torch.Tensor]
     sounding: bool
     """Whether a video carries its sound, the `use_audio_in_video` of every forward over it."""
+    messages: Sequence[Message]
+    """What was encoded."""
+    silence: frozenset[str]
+    """What of it was blanked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """The media of one prompt as they were read, each list in the order of the prompt.
+
+    An engine with a processor of its own starts from these.
+    """
+
+    turns: list[dict[str, Any]]
+    """The messages as a chat template reads them: texts, and a part `{"type": kind}` for every medium."""
+    images: list[torch.Tensor]
+    """(3, H, W) uint8."""
+    sounds: list[np.ndarray]
+    """(T,) float32 at 16 kHz."""
+    track_of: list[int | None]
+    """For each sound: index of the video whose track it is, or None for a sound of its own."""
+    videos: list[torch.Tensor]
+    """(T, 3, H, W) uint8."""
+    fps: float
+    """Frames per second of the videos; 0 without one."""
 
 
 class Processor:
@@ -125,11 +150,12 @@ class Processor:
         self._cache.move_to_end(key)
         return self._cache[key]
 
-    def _encode(self, messages: Sequence[Message], silence: frozenset[str]) -> Encoded:
+    def clips(self, messages: Sequence[Message], silence: frozenset[str] = frozenset()) -> Clips:
+        """Read the media of one prompt; arguments and errors as in `encode`."""
         images: list[torch.Tensor] = []
         sounds: list[np.ndarray] = []
         videos: list[torch.Tensor] = []
-        track_of: list[int | None] = []  # for each sound: the video it belongs to, or None
+        track_of: list[int | None] = []
         rates: list[float] = []
         turns = []
         kinds = {part["type"] for part in _parts(messages)}
@@ -168,40 +194,46 @@ class Processor:
                         raise MediaError(f"part of unknown type {kind!r}; allowed: text, image, audio, video")
                 content.append({"type": part["type"]})
             turns.append({"role": message["role"], "content": content})
-        if not isinstance(self.processor, Qwen2_5OmniProcessor):
-            return self._encode_text(turns)
         if len(set(rates)) > 1:
             raise MediaError(f"videos of one prompt were sampled at different rates {rates}; give them one length")
-        text = self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return Clips(turns, images, sounds, track_of, videos, rates[0] if rates else 0.0)
+
+    def _encode(self, messages: Sequence[Message], silence: frozenset[str]) -> Encoded:
+        clips = self.clips(messages, silence)
+        if not isinstance(self.processor, Qwen2_5OmniProcessor):
+            return Encoded(self._text_prompt_ids(clips.turns), {}, False, messages, silence)
+        in_video = self.settings.audio_in_video and bool(clips.videos)
+        text = self.processor.apply_chat_template(clips.turns, tokenize=False, add_generation_prompt=True)
         options: dict[str, Any] = {"return_tensors": "pt"}
-        if videos:
-            options |= {"videos_kwargs": {"size": self.settings.video_size, "do_sample_frames": False}, "fps": rates[0]}
+        if clips.videos:
+            size = {"size": self.settings.video_size, "do_sample_frames": False}
+            options |= {"videos_kwargs": size, "fps": clips.fps}
             if in_video:
-                options |= {"load_audio_from_video": True, "audio_from_video_indices": track_of}
-        if sounds:
+                options |= {"load_audio_from_video": True, "audio_from_video_indices": clips.track_of}
+        if clips.sounds:
             # 400 samples of silence after the sound complete its last window, as the full padding does
-            options["audio_kwargs"] = {"max_length": max(map(len, sounds)) + 400, "truncation": False}
+            options["audio_kwargs"] = {"max_length": max(map(len, clips.sounds)) + 400, "truncation": False}
         out = dict(
             self.processor(
                 text=[text],
-                images=images or None,
-                audio=sounds or None,
-                videos=videos or None,
+                images=clips.images or None,
+                audio=clips.sounds or None,
+                videos=clips.videos or None,
                 **options,
             )
         )
         media = {k: torch.as_tensor(v) for k, v in out.items() if k in STACKED}
-        if sounds:
+        if clips.sounds:
             valid = int(out["feature_attention_mask"].sum(1).max())
             media["input_features"] = out["input_features"][..., :valid]
             media["feature_attention_mask"] = out["feature_attention_mask"][..., :valid]
-        return Encoded(out["input_ids"][0], media, sounding=in_video)
+        return Encoded(out["input_ids"][0], media, in_video, messages, silence)
 
-    def _encode_text(self, turns: list[dict[str, Any]]) -> Encoded:
+    def _text_prompt_ids(self, turns: list[dict[str, Any]]) -> torch.Tensor:
         flat = [{"role": t["role"], "content": "".join(p["text"] for p in t["content"])} for t in turns]
         text = self.tokenizer.apply_chat_template(flat, tokenize=False, add_generation_prompt=True)
         assert isinstance(text, str)
-        return Encoded(torch.tensor(self.text_ids(text)), {}, sounding=False)
+        return torch.tensor(self.text_ids(text))
 
     def _sound(self, part: dict[str, Any], silence: frozenset[str], seconds: float | None = None) -> np.ndarray:
         if seconds is not None and not has_sound(Path(part["path"])):

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ def tokens(completions: Sequence[Completion]) -> list[tuple[int, ...]]:
 
 def behind(prompt: Encoded, prefix: Sequence[int]) -> Encoded:
     """A prompt that ends in `prefix`."""
-    return Encoded(torch.cat([prompt.ids, torch.tensor(list(prefix))]), prompt.media, prompt.sounding)
+    return replace(prompt, ids=torch.cat([prompt.ids, torch.tensor(list(prefix))]))
 
 
 def ending_at(processor: Processor, token: int) -> Processor:
