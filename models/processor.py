@@ -8,23 +8,28 @@ Every difference between the stock processor, `generate` and `forward` is settle
   `use_audio_in_video` holds for a whole call, and forgetting it raises nothing.
 - Log-mel features are made for the sound's own length, not for the extractor's 30 or 300 s window, and are equal to the
   valid frames of the padded ones. Sound longer than the window is refused, where the stock extractor cuts it off.
-- The video size reaches the processor with every call, because a class attribute of the stock one overrides the setting.
+- Pictures are resized as bytes, as the stock processors do it, and stay bytes until they are on the device: `collate` turns
+  them into normalised floats, four times as large.
+- The video size is the setting's, where a class attribute of the stock processor would override it.
 - Media tokens are refused in text that is encoded, and are never sampled (`forbidden_ids`).
+
+A clip is decoded and featurised once for all prompts, processes and runs (models/clips.py). A prompt adds its text to it.
 """
 
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase, Qwen2_5OmniProcessor
+from transformers.models.qwen2_5_omni.processing_qwen2_5_omni import _get_feat_extract_output_lengths
 
-from models.media import RATE, has_sound, read_audio, read_image, read_video
+from models.clips import KINDS, ClipReader, MediaSettings, existing
+from models.media_cache import MediaCache, Tensors
 from runtime.errors import ConfigError, MediaError
 from tasks.base import Message
 
@@ -32,28 +37,21 @@ STACKED = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_
 MODALITIES = ("audio", "video", "text")
 """What can be silenced: zero samples, grey frames, an empty transcript, all of the original length or place."""
 
-MIN_SAMPLES = 800
-"""50 ms: below about 30 ms the audio tower gets no token at all."""
+NO_ENERGY = -1.5
+"""Log-mel of zero samples: (log10(1e-10) + 4) / 4."""
 
-
-@dataclass(frozen=True, slots=True)
-class MediaSettings:
-    """How media become tensors."""
-
-    audio_in_video: bool
-    fps: float
-    max_frames: int
-    video_size: dict[str, int]
-    """`shortest_edge` and `longest_edge`: bounds of one frame's area in pixels (height x width), as the processor names them."""
+GREY = 128
+"""Every byte of a blanked picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """One prompt, unpadded. Media tensors are opaque from here on: passed to the model, never read."""
+    """One prompt, unpadded. Media tensors are opaque from here on: passed to `collate`, never read."""
 
     ids: torch.Tensor
     """[P] token ids, placeholders expanded."""
     media: dict[str, torch.Tensor]
+    """By the names of the model's arguments; pictures are patches of bytes, not normalised yet."""
     sounding: bool
     """Whether a video carries its sound, the `use_audio_in_video` of every forward over it."""
     messages: Sequence[Message]
@@ -61,10 +59,15 @@ class Encoded:
     silence: frozenset[str]
     """What of it was blanked."""
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that its tensors take."""
+        return self.ids.nbytes + sum(tensor.nbytes for tensor in self.media.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """The media of one prompt as they were read, each list in the order of the prompt.
+    """The media of one prompt, decoded, each list in the order of the prompt.
 
     An engine with a processor of its own starts from these.
     """
@@ -72,35 +75,45 @@ class Clips:
     turns: list[dict[str, Any]]
     """The messages as a chat template reads them: texts, and a part `{"type": kind}` for every medium."""
     images: list[torch.Tensor]
-    """(3, H, W) uint8."""
+    """(3, H, W) uint8, as large as the model sees them: to resize them once more changes nothing."""
     sounds: list[np.ndarray]
     """(T,) float32 at 16 kHz."""
+    mels: list[torch.Tensor]
+    """(bins, frames) float32 log-mel features of the sounds, without padding."""
     track_of: list[int | None]
     """For each sound: index of the video whose track it is, or None for a sound of its own."""
     videos: list[torch.Tensor]
-    """(T, 3, H, W) uint8."""
+    """(T, 3, H, W) uint8, sized like the images."""
     fps: float
     """Frames per second of the videos; 0 without one."""
 
 
 class Processor:
-    """Encodes prompts (at most once each, while they stay in the cache) and pads them into batches.
+    """Encodes prompts (at most once each, while they stay in memory) and pads them into batches.
 
     Args:
         processor: the real omni processor, or a tokenizer for a text-only model.
         settings: how media become tensors.
-        capacity: number of prompts kept.
+        cache: keeps decoded clips on disk; None keeps none.
+        memory: bytes of encoded prompts to keep.
     """
 
     def __init__(
-        self, processor: Qwen2_5OmniProcessor | PreTrainedTokenizerBase, settings: MediaSettings, capacity: int = 4096
+        self,
+        processor: Qwen2_5OmniProcessor | PreTrainedTokenizerBase,
+        settings: MediaSettings,
+        cache: MediaCache | None = None,
+        memory: int = 4 << 30,
     ) -> None:
         self.processor = processor
         self.settings = settings
-        self.capacity = capacity
+        self.memory = memory
         self.encodings = 0
-        """How often a prompt was really encoded; the rest came from the cache."""
-        self._cache: OrderedDict[str, Encoded] = OrderedDict()
+        """How often a prompt was really encoded; the rest came from memory."""
+        self._encoded: OrderedDict[str, Encoded] = OrderedDict()
+        self._held = 0
+        """Bytes of them."""
+        self._reader = ClipReader(processor, settings, cache) if isinstance(processor, Qwen2_5OmniProcessor) else None
         self.tokenizer: PreTrainedTokenizerBase
         if isinstance(processor, Qwen2_5OmniProcessor):
             self.tokenizer = processor.tokenizer
@@ -142,28 +155,50 @@ class Processor:
         if unknown := silence - set(MODALITIES):
             raise ConfigError(f"silence: members of {MODALITIES}; got {sorted(unknown)}; mend the config")
         key = json.dumps([messages, sorted(silence), [_stamp(p["path"]) for p in _parts(messages) if p.get("path")]])
-        if key not in self._cache:
-            self._cache[key] = self._encode(messages, silence)
-            self.encodings += 1
-            if len(self._cache) > self.capacity:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
+        if key in self._encoded:
+            self._encoded.move_to_end(key)
+            return self._encoded[key]
+        encoded = self._encoded[key] = self._encode(messages, silence)
+        self.encodings += 1
+        self._held += encoded.nbytes
+        while self._held > self.memory:
+            self._held -= self._encoded.popitem(last=False)[1].nbytes
+        return encoded
+
+    def prefetch(self, prompts: Iterable[Sequence[Message]]) -> None:
+        """Bring the media of prompts to disk in background threads, so that `encode` need not wait for decoding; see ClipReader."""
+        if self._reader is not None:
+            self._reader.prefetch(part for messages in prompts for part in self._media_of(messages))
+
+    def uncached(self, prompts: Iterable[Sequence[Message]]) -> int:
+        """How many clips of these prompts the disk cache lacks, which are those that do not fit when all were read before."""
+        reader = self._reader
+        if reader is None:
+            return 0
+        return sum(reader.missing(part) for messages in prompts for part in self._media_of(messages))
 
     def clips(self, messages: Sequence[Message], silence: frozenset[str] = frozenset()) -> Clips:
-        """Read the media of one prompt; arguments and errors as in `encode`."""
-        images: list[torch.Tensor] = []
-        sounds: list[np.ndarray] = []
-        videos: list[torch.Tensor] = []
-        track_of: list[int | None] = []
+        """The media of one prompt; arguments and errors as in `encode`."""
+        found = Clips([], [], [], [], [], [], 0.0)
         rates: list[float] = []
-        turns = []
         kinds = {part["type"] for part in _parts(messages)}
-        if kinds != {"text"} and not isinstance(self.processor, Qwen2_5OmniProcessor):
+        if kinds != {"text"} and self._reader is None:
             raise MediaError(
                 f"a text-only model was given {sorted(kinds - {'text'})}; set task.views to text views, or use an omni model"
             )
         in_video = self.settings.audio_in_video and "video" in kinds
+
+        def seen(pixels: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(pixels, GREY) if "video" in silence else pixels
+
+        def hear(clip: Tensors, video: int | None) -> None:
+            wave, mel = clip["wave"], clip["mel"]
+            if "audio" in silence:
+                wave, mel = torch.zeros_like(wave), torch.full_like(mel, NO_ENERGY)
+            found.sounds.append(wave.numpy())
+            found.mels.append(mel)
+            found.track_of.append(video)
+
         for message in messages:
             content = []
             for part in message["content"]:
@@ -174,84 +209,90 @@ class Processor:
                         self._refuse_media_tokens(part["text"])
                         continue
                     case "image":
-                        image = read_image(part["path"])
-                        images.append(torch.full_like(image, 128) if "video" in silence else image)
+                        found.images.append(seen(self._clip(part)["pixels"]))
                     case "audio":
                         if in_video:
                             continue
-                        sounds.append(self._sound(part, silence))
-                        track_of.append(None)
+                        hear(self._clip(part), None)
                     case "video":
-                        frames, fps = read_video(
-                            part["path"], self.settings.fps, part["span"], self.settings.max_frames
-                        )
+                        clip = self._clip(part)
                         if in_video:
-                            sounds.append(self._sound(part, silence, seconds=len(frames) / fps))
-                            track_of.append(len(videos))
-                        videos.append(torch.full_like(frames, 128) if "video" in silence else frames)
-                        rates.append(fps)
+                            hear(clip, len(found.videos))
+                        found.videos.append(seen(clip["pixels"]))
+                        rates.append(clip["fps"].item())
                     case kind:
                         raise MediaError(f"part of unknown type {kind!r}; allowed: text, image, audio, video")
                 content.append({"type": part["type"]})
-            turns.append({"role": message["role"], "content": content})
+            found.turns.append({"role": message["role"], "content": content})
         if len(set(rates)) > 1:
             raise MediaError(f"videos of one prompt were sampled at different rates {rates}; give them one length")
-        return Clips(turns, images, sounds, track_of, videos, rates[0] if rates else 0.0)
+        return replace(found, fps=rates[0]) if rates else found
+
+    def _clip(self, part: dict[str, Any]) -> Tensors:
+        assert self._reader is not None
+        return self._reader.read(part)
+
+    def _media_of(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
+        """Parts of one prompt that `clips` reads."""
+        parts = [part for part in _parts(messages) if part["type"] in KINDS]
+        in_video = self.settings.audio_in_video and any(part["type"] == "video" for part in parts)
+        return [part for part in parts if not (in_video and part["type"] == "audio")]
 
     def _encode(self, messages: Sequence[Message], silence: frozenset[str]) -> Encoded:
         clips = self.clips(messages, silence)
-        if not isinstance(self.processor, Qwen2_5OmniProcessor):
+        real = self.processor
+        if not isinstance(real, Qwen2_5OmniProcessor):
             return Encoded(self._text_prompt_ids(clips.turns), {}, False, messages, silence)
         in_video = self.settings.audio_in_video and bool(clips.videos)
-        text = self.processor.apply_chat_template(clips.turns, tokenize=False, add_generation_prompt=True)
-        options: dict[str, Any] = {"return_tensors": "pt"}
+        media: dict[str, torch.Tensor] = {}
+        if clips.images:
+            media["pixel_values"], grids = _patches(real.image_processor, clips.images)
+            media["image_grid_thw"] = torch.tensor([[1, *grid] for grid in grids])
         if clips.videos:
-            size = {"size": self.settings.video_size, "do_sample_frames": False}
-            options |= {"videos_kwargs": size, "fps": clips.fps}
-            if in_video:
-                options |= {"load_audio_from_video": True, "audio_from_video_indices": clips.track_of}
-        if clips.sounds:
-            # 400 samples of silence after the sound complete its last window, as the full padding does
-            options["audio_kwargs"] = {"max_length": max(map(len, clips.sounds)) + 400, "truncation": False}
-        out = dict(
-            self.processor(
-                text=[text],
-                images=clips.images or None,
-                audio=clips.sounds or None,
-                videos=clips.videos or None,
-                **options,
-            )
+            media["pixel_values_videos"], grids = _patches(real.video_processor, clips.videos)
+            media["video_grid_thw"] = torch.tensor(grids)
+            media["video_second_per_grid"] = torch.tensor(self._seconds_per_grid(clips))
+        if clips.mels:
+            frames = max(mel.shape[1] for mel in clips.mels)
+            filled = [(mel, torch.ones(mel.shape[1], dtype=torch.int32)) for mel in clips.mels]
+            padded = [[pad(tensor, (0, frames - tensor.shape[-1])) for tensor in pair] for pair in filled]
+            media["input_features"], media["feature_attention_mask"] = map(torch.stack, zip(*padded, strict=True))
+        return Encoded(self._prompt_ids(clips, media, in_video), media, in_video, messages, silence)
+
+    def _seconds_per_grid(self, clips: Clips) -> list[float]:
+        """For each video: seconds from one row of its grid to the next."""
+        assert isinstance(self.processor, Qwen2_5OmniProcessor)
+        return [self.processor.video_processor.temporal_patch_size / clips.fps for _ in clips.videos]
+
+    def _prompt_ids(self, clips: Clips, media: dict[str, torch.Tensor], in_video: bool) -> torch.Tensor:
+        """Token ids of the chat template, with as many placeholders as the towers will give tokens, by the stock rules."""
+        real = self.processor
+        assert isinstance(real, Qwen2_5OmniProcessor)
+        text = real.apply_chat_template(clips.turns, tokenize=False, add_generation_prompt=True)
+        seen: dict[str, Any] = {name: grids.numpy() for name, grids in media.items() if name.endswith("grid_thw")}
+        seen["video_second_per_grid"] = self._seconds_per_grid(clips)
+        heard = {"num_audio_tokens": _get_feat_extract_output_lengths(np.array([m.shape[1] for m in clips.mels]))}
+        track_of_video = [
+            sound for sound, video in enumerate(clips.track_of) if video is not None
+        ]  # they come in order
+        options = {
+            "load_audio_from_video": in_video,
+            "position_id_per_seconds": real.position_id_per_seconds,
+            "seconds_per_chunk": real.seconds_per_chunk,
+        }
+        (text,), _ = real.get_text_with_replacements(
+            [text],
+            [real.replace_image_token(seen, i) for i in range(len(clips.images))],
+            [real.replace_video_token(seen, i, heard, track_of_video, **options) for i in range(len(clips.videos))],
+            [real.replace_audio_token(heard, i) for i, video in enumerate(clips.track_of) if video is None],
         )
-        media = {k: torch.as_tensor(v) for k, v in out.items() if k in STACKED}
-        if clips.sounds:
-            valid = int(out["feature_attention_mask"].sum(1).max())
-            media["input_features"] = out["input_features"][..., :valid]
-            media["feature_attention_mask"] = out["feature_attention_mask"][..., :valid]
-        return Encoded(out["input_ids"][0], media, in_video, messages, silence)
+        return torch.tensor(self.tokenizer(text)["input_ids"])
 
     def _text_prompt_ids(self, turns: list[dict[str, Any]]) -> torch.Tensor:
         flat = [{"role": t["role"], "content": "".join(p["text"] for p in t["content"])} for t in turns]
         text = self.tokenizer.apply_chat_template(flat, tokenize=False, add_generation_prompt=True)
         assert isinstance(text, str)
         return torch.tensor(self.text_ids(text))
-
-    def _sound(self, part: dict[str, Any], silence: frozenset[str], seconds: float | None = None) -> np.ndarray:
-        if seconds is not None and not has_sound(Path(part["path"])):
-            wave = np.zeros(round(seconds * RATE), np.float32)
-        else:
-            wave = read_audio(part["path"], part["span"])
-        assert isinstance(self.processor, Qwen2_5OmniProcessor)
-        window = self.processor.feature_extractor.n_samples
-        if len(wave) > window:
-            raise MediaError(
-                f"{part['path']}: {len(wave) / RATE:.1f} s of sound, the model hears at most {window / RATE:.0f} s; "
-                "cut the clip, or give the record a span"
-            )
-        if len(wave) < MIN_SAMPLES:
-            raise MediaError(
-                f"{part['path']}: {len(wave)} samples of sound, at least {MIN_SAMPLES} are needed; remove it"
-            )
-        return np.zeros_like(wave) if "audio" in silence else wave
 
     def _refuse_media_tokens(self, text: str) -> None:
         if found := [token for token in self._media_tokens if token in text]:
@@ -280,7 +321,8 @@ class Processor:
         """Pad prompts on the left into one model input.
 
         Returns:
-            `input_ids` and `attention_mask` (B, P), the media tensors of all prompts, and `use_audio_in_video`.
+            `input_ids` and `attention_mask` (B, P), the media tensors of all prompts, and `use_audio_in_video`. Pictures are
+            brought to the device as bytes and normalised there.
         """
         length = max(len(p.ids) for p in prompts)
         batch: dict[str, Any] = {
@@ -299,6 +341,12 @@ class Processor:
         assert len(with_video) < 2, "silent and sounding videos in one batch: encode() should have prevented it"
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         if isinstance(self.processor, Qwen2_5OmniProcessor):
+            for name, stock in (
+                ("pixel_values", self.processor.image_processor),
+                ("pixel_values_videos", self.processor.video_processor),
+            ):
+                if name in batch:
+                    batch[name] = _normalised(batch[name], stock)
             batch["use_audio_in_video"] = with_video == {True}
         return batch
 
@@ -308,7 +356,20 @@ def _parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _stamp(path: str) -> tuple[int, int]:
-    if not Path(path).is_file():
-        raise MediaError(f"{path}: there is no such media file; mend the record's path, or remove the record")
-    stat = Path(path).stat()
+    stat = existing(path).stat()
     return stat.st_mtime_ns, stat.st_size
+
+
+def _patches(stock: Any, pictures: Sequence[torch.Tensor]) -> tuple[torch.Tensor, list[list[int]]]:
+    """All patches (N, 3 x 2 x 14 x 14) of images or videos, in the order that the tower wants, and the grid of each."""
+    cut = [stock.patchify(p[None], stock.patch_size, stock.merge_size, stock.temporal_patch_size) for p in pictures]
+    return torch.cat([patches[0] for patches, *_ in cut]), [grid for _, *grid in cut]
+
+
+def _normalised(patches: torch.Tensor, stock: Any) -> torch.Tensor:
+    """Bytes to floats, with the mean and deviation of each colour as the stock processor has them."""
+    coloured = patches.view(len(patches), 3, stock.patch_size, -1)
+    mean, std = tuple(stock.image_mean), tuple(stock.image_std)
+    return stock.rescale_and_normalize(
+        coloured, stock.do_rescale, stock.rescale_factor, stock.do_normalize, mean, std
+    ).view_as(patches)

@@ -1,12 +1,17 @@
-"""Going on from a Trainer's checkpoint with the weights that it holds."""
+"""What both trainers share: going on from checkpoints, writing the final weights, and several ranks."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, Trainer, TrainerState
+from transformers import PreTrainedModel, Qwen2_5OmniThinkerModel, Trainer, TrainerState
 
+from models.load import save_model
+from models.processor import Processor
+from models.shared_prefix import backbone_of
 from runtime.checkpoints import last_checkpoint
+from runtime.errors import ConfigError
 
 
 class Resumable(Trainer):
@@ -15,7 +20,36 @@ class Resumable(Trainer):
     The Trainer's own way matches the names in the file with those at run time, and `save_pretrained` writes an omni thinker
     under other names: nothing matches, a warning is printed, and training goes on from the weights it once started from,
     with the optimizer state of the ones it lost.
+
+    Raises:
+        ConfigError: for a way of distributing that would hang, or learn or write something wrong.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        plugin = self.accelerator.state.deepspeed_plugin
+        if self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
+            raise ConfigError(
+                f"{'FSDP' if self.is_fsdp_enabled else 'DeepSpeed ZeRO-3'}: keeps pieces of the weights on each rank, where "
+                "sampling, the parity gate and the final checkpoint want them whole; use DeepSpeed ZeRO-2 "
+                "(zero_optimization.stage: 2) or plain DDP, with model.lora where memory is short"
+            )
+        backbone = backbone_of(self.policy)
+        if plugin is not None and isinstance(backbone, Qwen2_5OmniThinkerModel):
+            towers = [*backbone.audio_tower.parameters(), *backbone.visual.parameters()]
+            if any(p.requires_grad for p in towers):
+                raise ConfigError(
+                    "DeepSpeed with trained towers: a rank whose batch holds no sound or no picture has gradients in another "
+                    "order than the others, and DeepSpeed adds up what comes at the same time, without looking; set "
+                    "model.freeze_towers=true (and keep model.lora.targets out of the towers), or use plain DDP"
+                )
+
+    @property
+    def policy(self) -> torch.nn.Module:
+        """The trained model, out of what distributed training wraps around it."""
+        policy = self.accelerator.unwrap_model(self.model)
+        assert isinstance(policy, torch.nn.Module)
+        return policy
 
     def go_on(self, folder: Path) -> None:
         """Train to the last step, from the newest whole checkpoint in `folder` or from the start.
@@ -30,6 +64,12 @@ class Resumable(Trainer):
                 self._load_from_checkpoint(str(checkpoint))
                 return
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+    def write(self, processor: Processor, folder: Path) -> None:
+        """Write the trained weights to `folder`: the first rank writes, and all wait until they are there."""
+        if self.is_world_process_zero():
+            save_model(self.policy, processor, folder)
+        self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         policy = self.model

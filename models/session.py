@@ -1,8 +1,8 @@
 """What every verb needs first: run folder, seed, task, records with unreadable media set aside, model settings."""
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from runtime.files import read_jsonl, write_json, write_jsonl
 from runtime.logs import wandb_run
 from runtime.manifest import redact, write_manifest
 from runtime.seeds import seed_everything, set_threads
-from tasks.base import Dataset, Task
+from tasks.base import Dataset, Message, Task
 
-SECTIONS = ("run", "seed", "task", "model", "teacher", "synth", "sft", "hint", "reward", "rl", "eval")
+SECTIONS = ("run", "seed", "task", "model", "engine", "teacher", "synth", "sft", "hint", "reward", "rl", "eval")
 
 
 @dataclass
@@ -76,10 +76,12 @@ class Session:
 
     def settings(self, **sections: Any) -> dict[str, Any]:
         """What decides the result of a stage: seed, task, model, and the given sections."""
+        model = asdict(self.model)
+        model.pop("media_cache_gb")  # decides how long it takes
         task = OmegaConf.to_container(self.cfg.task, resolve=True)
         assert isinstance(task, dict)
         task.pop("data", None)  # a place; what lies there is in the hash of the records
-        return {"seed": self.seed, "task": task, "model": asdict(self.model)} | {
+        return {"seed": self.seed, "task": task, "model": model} | {
             name: asdict(value) for name, value in sections.items()
         }
 
@@ -132,13 +134,21 @@ def quarantine(
     path = folder / "quarantine.jsonl"
     if not path.is_file():
         processor = make_processor()
-        processor.capacity = 1  # everything is looked at once here
-        rows = []
-        for record in tqdm(data.records, desc="media", leave=False, disable=None):
-            try:
-                processor.encode(task.prompt(record, data.root))
-            except MediaError as error:
-                rows.append({"uid": record.uid, "split": record.split, "reason": str(error)})
+        processor.memory = 0  # everything is looked at once here; what it decodes stays on disk
+        prompts: dict[str, Sequence[Message]] = {}
+        reasons: dict[str, str] = {}
+        for record in data.records:
+            with _noting(reasons, record.uid):
+                prompts[record.uid] = task.prompt(record, data.root)
+        processor.prefetch(prompts.values())
+        for uid, messages in tqdm(prompts.items(), desc="media", leave=False, disable=None):
+            with _noting(reasons, uid):
+                processor.encode(messages)
+        rows = [
+            {"uid": record.uid, "split": record.split, "reason": reasons[record.uid]}
+            for record in data.records
+            if record.uid in reasons
+        ]
         share = len(rows) / len(data.records)
         if share > run.max_quarantined:
             raise MediaError(
@@ -148,5 +158,15 @@ def quarantine(
         write_jsonl(path, rows)
         if rows:
             print(f"set aside {len(rows)} of {len(data.records)} records with unreadable media; reasons in {path}")
+        if lost := processor.uncached(messages for uid, messages in prompts.items() if uid not in reasons):
+            print(f"{lost} clips do not fit on disk and are decoded whenever they are met; raise model.media_cache_gb")
     out = {row["uid"] for row in read_jsonl(path)}
     return replace(data, records=tuple(r for r in data.records if r.uid not in out))
+
+
+@contextmanager
+def _noting(reasons: dict[str, str], uid: str) -> Iterator[None]:
+    try:
+        yield
+    except MediaError as error:
+        reasons[uid] = str(error)

@@ -10,6 +10,7 @@ BASELINES = ("shared", "context")
 PREFIXES = ("masked", "learnt")
 SCALES = ("none", "group")
 SCHEDULES = ("constant", "linear", "cosine")
+SCORINGS = ("auto", "packed", "cache", "rows")
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo")
 
 
@@ -69,6 +70,7 @@ class RLConfig:
     prompts: int
     group: int
     accumulation: int
+    iterations: int
     lr: float
     schedule: str
     warmup: float
@@ -79,6 +81,7 @@ class RLConfig:
     scale: str
     temperature: float
     max_new_tokens: int
+    scoring: str
     gradient_checkpointing: bool
     parity_every: int
     parity_tolerance: float
@@ -87,8 +90,8 @@ class RLConfig:
     log_every: int
 
     def __post_init__(self) -> None:
-        positive = ("max_steps", "prompts", "accumulation", "max_new_tokens", "parity_every", "save_every", "log_every")
-        for name in positive:
+        counts = ("max_steps", "prompts", "accumulation", "iterations", "max_new_tokens")
+        for name in (*counts, "parity_every", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"rl.{name}: 1 or more; got {getattr(self, name)}; mend the config")
         if self.eval_every < 0:
@@ -99,14 +102,19 @@ class RLConfig:
             raise ConfigError(
                 f"rl.prompts: a multiple of rl.accumulation={self.accumulation}; got {self.prompts}; mend the config"
             )
-        for name, allowed in (("scale", SCALES), ("loss", LOSSES), ("schedule", SCHEDULES)):
+        if self.save_every % self.iterations:
+            raise ConfigError(
+                f"rl.save_every: a multiple of rl.iterations={self.iterations}, because a checkpoint does not hold the rollouts "
+                f"that further iterations would use; got {self.save_every}; mend the config"
+            )
+        for name, allowed in (("scale", SCALES), ("loss", LOSSES), ("schedule", SCHEDULES), ("scoring", SCORINGS)):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"rl.{name}: one of {allowed}; got {getattr(self, name)!r}; mend the config")
         if self.lr <= 0 or self.temperature <= 0 or self.beta < 0 or not 0 <= self.warmup < 1:
             got = f"lr={self.lr} temperature={self.temperature} beta={self.beta} warmup={self.warmup}"
             raise ConfigError(f"rl: lr > 0, temperature > 0, beta >= 0, warmup in [0, 1); got {got}; mend the config")
-        if self.gradient_checkpointing:
+        if self.gradient_checkpointing and self.scoring == "cache":
             raise ConfigError(
-                "rl.gradient_checkpointing: must be false; checkpointed layers drop the key/value cache that completions of "
-                "one prompt share"
+                "rl.scoring=cache: does not go with rl.gradient_checkpointing=true, because checkpointed layers drop the key/value "
+                "cache that completions of one prompt share; set rl.scoring=auto"
             )

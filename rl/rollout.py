@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.engine.hf import Completion, HFEngine, Sampling
+from models.engine.base import Completion, Engine, Sampling
 from models.processor import Encoded
 from rl.config import HintConfig
 from rl.hints import hint_for, hinted_rows, is_stuck
@@ -48,7 +48,7 @@ class Group:
 
 def roll_out(
     task: Task,
-    engine: HFEngine,
+    engine: Engine,
     root: Path,
     records: Sequence[Record],
     group: int,

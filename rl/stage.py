@@ -1,5 +1,6 @@
 """The reinforcement stage of a run: `rl/final` from `sft/final`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from omegaconf import DictConfig
 
 from evaluation.run import EvalConfig, measure
+from models.engine.config import EngineConfig, make_engine
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from rl.config import HintConfig, RewardConfig, RLConfig
@@ -23,6 +25,7 @@ def run(session: Session) -> dict[str, Any]:
     settings = session.section("rl", RLConfig)
     hint, reward = session.section("hint", HintConfig), session.section("reward", RewardConfig)
     evaluation = session.section("eval", EvalConfig)
+    engine = session.section("engine", EngineConfig)
     hint.check_task(session.task)
     folder = session.folder / "rl"
     init = Path(settings.init) if settings.init else session.folder / "sft" / "final"
@@ -55,6 +58,7 @@ def run(session: Session) -> dict[str, Any]:
                 folder,
                 session.seed,
                 measure_dev if dev else None,
+                partial(make_engine, engine, session.model, init, folder / "engine", session.seed),
             )
 
     inputs = {"records": session.records, "init": init}

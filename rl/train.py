@@ -1,5 +1,6 @@
 """The reinforcement stage: train (or go on), and write the policy."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -8,7 +9,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from models.load import save_model
+from models.engine.base import MakeEngine
+from models.engine.hf import HFEngine
 from models.processor import Processor
 from rl.config import HintConfig, RewardConfig, RLConfig
 from rl.trainer import HintGRPOTrainer, make_trainer
@@ -47,6 +49,7 @@ def train(
     folder: Path,
     seed: int,
     measure_dev: Callable[[torch.nn.Module], dict[str, float]] | None,
+    engine: MakeEngine = HFEngine,
 ) -> dict[str, Any]:
     """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`.
 
@@ -62,6 +65,7 @@ def train(
         folder: gets checkpoints, metrics.jsonl, rollouts/ and final/.
         seed: of prompt order and sampling.
         measure_dev: unhinted metrics of a model on the dev records; None for none.
+        engine: makes what samples.
 
     Returns:
         Number of steps, and what `hint_summary` and `parity_summary` make of the logged steps.
@@ -72,11 +76,18 @@ def train(
         ParityError: when trainer and engine disagree, or a modality does not reach the loss.
     """
     hint.check_task(task)
-    if len(records) < cfg.prompts:
-        raise StageError(f"rl: {len(records)} training records, one step takes rl.prompts={cfg.prompts}; lower it")
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if len(records) < ranks * cfg.prompts:
+        each = f" on each of {ranks} ranks" if ranks > 1 else ""
+        raise StageError(
+            f"rl: {len(records)} training records, one step takes rl.prompts={cfg.prompts}{each}; lower it"
+        )
     evaluate = Evaluate(cfg.eval_every, measure_dev) if cfg.eval_every and measure_dev else None
     shown = ("reward", "hint/stuck_rate", "solve/unhinted", "dev/polarity")
-    callbacks: list[TrainerCallback] = [MetricsCallback(folder / "metrics.jsonl", "rl", shown), StopTogether()]
+    callbacks: list[TrainerCallback] = [
+        MetricsCallback(folder / "metrics.jsonl", "rl", shown),
+        StopTogether(cfg.iterations),
+    ]
     trainer = make_trainer(
         "rl",
         model,
@@ -90,13 +101,15 @@ def train(
         folder,
         seed,
         [evaluate, *callbacks] if evaluate else callbacks,
+        engine,
     )
     if evaluate:
         evaluate.trainer = trainer
+    processor.prefetch(task.prompt(record, root) for record in records)
     trainer.go_on(folder / "checkpoints")
     if trainer.state.global_step < cfg.max_steps:
         raise StageError(f"rl: stopped by a signal at step {trainer.state.global_step}; call the same command to go on")
-    save_model(trainer.policy, processor, folder / "final")
+    trainer.write(processor, folder / "final")
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if "hint/stuck_rate" in row]
     return {"steps": trainer.state.global_step, "hint": hint_summary(rows), "parity": parity_summary(rows)}
 

@@ -3,8 +3,8 @@
 Four methods of `GRPOTrainer` are touched. `rollout_func` (an argument) samples and hints. `compute_loss` (public) and
 `_generate_and_score_completions` carry each group's prompt and media beside its rows: tensors are viewed as (B, G, ...), so
 that TRL's shuffling and splitting, which act on axis 0, move whole groups. `_get_per_token_logps_and_entropies` scores the
-completions of a group on one shared prompt. Hint tokens are context: `env_mask` takes them out of the loss, unless
-`hint.prefix=learnt` leaves them in.
+completions of a group on one shared prompt (rl/scoring.py). Hint tokens are context: `env_mask` takes them out of the
+loss, unless `hint.prefix=learnt` leaves them in.
 
 Axes: B prompts, G siblings, N = B*G rows, C completion length (hint included).
 """
@@ -12,11 +12,13 @@ Axes: B prompts, G siblings, N = B*G rows, C completion length (hint included).
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from datasets import Dataset as HFDataset
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
@@ -25,14 +27,18 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import RepeatSampler
 
-from models.engine.hf import HFEngine, Sampling
+from models.engine.base import MakeEngine, Sampling
+from models.engine.hf import HFEngine
+from models.fingerprint import Fingerprint, Sight, watch
 from models.processor import Encoded, Processor
 from models.resume import Resumable
-from models.shared_prefix import SharedPrefix, attach, shifted_labels
+from models.shared_prefix import attach
 from rl import parity
 from rl.advantage import advantages, reward
 from rl.config import HintConfig, RewardConfig, RLConfig
 from rl.rollout import Group, Rollout, roll_out, solved
+from rl.scoring import Scorer, formulation
+from runtime.errors import ParityError
 from runtime.files import write_jsonl
 from tasks.base import PARTS, Task
 from tasks.dc import Fault
@@ -69,6 +75,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         hint: whom to hint and how hinted rows count.
         weights: of the reward parts.
         rollouts: folder that gets one `step_*.jsonl` per generation, with everything the model said.
+        engine: makes the engine for policy and processor, once distributed training is set up.
     """
 
     args: GRPOConfig
@@ -89,6 +96,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         rollouts: Path,
         train_dataset: Any,
         callbacks: list[TrainerCallback],
+        engine: MakeEngine = HFEngine,
     ) -> None:
         attach(model)
         super().__init__(
@@ -108,23 +116,22 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         self.task, self.root, self.processor = task, root, processor
         self.settings, self.hint, self.reward_weights_by_part = settings, hint, weights.weights
         self.rollouts = rollouts
+        self.engine = engine(self.policy, processor)
         self.record_of = {record.uid: record for record in records}
         self.parity: dict[str, float] = {}
         """The latest reading of the parity gate."""
         self._groups: list[Group] = []
         self._prompts: list[Encoded] = []
         """Prompts of the rows that are scored next: all groups right after sampling, a micro-batch's in its loss."""
+        self._fingerprints: list[Fingerprint] = []
+        """What the engine was given of the groups' prompts."""
         self._engine_logps: torch.Tensor | None = None
         self._check_due = False
+        self._sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        """Of each metric since the last row of the log: weighted sum, and sum of weights."""
         self._tokens: Counter[str] = Counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
-
-    @property
-    def policy(self) -> torch.nn.Module:
-        """The trained model, out of what distributed training wraps around it."""
-        policy = self.accelerator.unwrap_model(self.model)
-        assert isinstance(policy, torch.nn.Module)
-        return policy
+        self.scorer = Scorer(self.accelerator, processor, formulation(model, settings), self._count)
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler:
         source: Any = self.train_dataset if dataset is None else dataset
@@ -156,9 +163,10 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             assert isinstance(model, torch.nn.Module)
             training = model.training
             model.eval()
+            self.engine.follow(model, self.state.global_step)
             self._groups = roll_out(
                 self.task,
-                HFEngine(model, self.processor),
+                self.engine,
                 self.root,
                 [self.record_of[uid] for uid in uids[::size]],
                 size,
@@ -166,6 +174,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
                 self.hint,
             )
             model.train(training)
+        self._fingerprints = self.engine.fingerprints
         self._prompts = [g.prompt for g in self._groups]
         rows = [r for g in self._groups for r in g.rollouts]
         self._seconds["rollout"] += time.perf_counter() - start
@@ -198,11 +207,12 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             baseline=self.hint.baseline,
             scale=self.settings.scale,
         ).to(out["advantages"].device)
-        self._count("reward/groups_without_signal", (out["advantages"] == 0).all(1).float().mean().item())
+        self._count_mean("reward/groups_without_signal", (out["advantages"] == 0).all(1).float().tolist())
         for name, value in out.items():
             if name != "advantages" and torch.is_tensor(value) and value.ndim:
                 out[name] = value.view(rows // size, size, *value.shape[1:])
-        return {**out, "prompts": [g.prompt for g in self._groups], "uids": [g.record.uid for g in self._groups]}
+        uids = [g.record.uid for g in self._groups]
+        return {**out, "prompts": [g.prompt for g in self._groups], "uids": uids, "fingerprints": self._fingerprints}
 
     # Learning
 
@@ -215,21 +225,24 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
     ) -> torch.Tensor:
         """TRL's loss over the rows of whole groups."""
         inputs = dict(inputs)
-        self._prompts, uids = inputs.pop("prompts"), inputs.pop("uids")
+        self._prompts, uids, seen = inputs.pop("prompts"), inputs.pop("uids"), inputs.pop("fingerprints")
         for name, value in inputs.items():
             if torch.is_tensor(value) and value.ndim >= 2:
                 inputs[name] = value.flatten(0, 1)
         start = time.perf_counter()
-        first = self._step % self.settings.accumulation == 0  # later micro-batches of a step add nothing new
-        self._check_due = first and self.state.global_step % self.settings.parity_every == 0
+        # the first step of a batch of completions at or after each multiple: in its second iteration the policy has moved,
+        # and later micro-batches add nothing new
+        fresh = self._step % (self.settings.accumulation * self.num_iterations) == 0
+        self._check_due = fresh and self.state.global_step % self.settings.parity_every < self.num_iterations
         self._engine_logps, self._completion_mask = inputs["sampling_per_token_logps"], inputs["completion_mask"]
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with ExitStack() as stack:
+            sight = stack.enter_context(watch(self.policy, learning=True)) if self._check_due else None
+            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self._engine_logps = None
         self._seconds["loss"] += time.perf_counter() - start
         self._tokens["loss"] += sum(len(p.ids) for p in self._prompts) + int(inputs["completion_mask"].sum())
-        if self._check_due:  # modalities first: theirs is the error that names the culprit
-            self._check_modalities(model, inputs, uids)
-            parity.check_logps(self._agreement, self.settings.parity_tolerance, self.state.global_step)
+        if sight is not None:
+            self._check_parity(seen, sight, inputs, uids)
         return loss
 
     def _get_per_token_logps_and_entropies(
@@ -251,16 +264,9 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             part = prompts[start : start + step]
             rows = slice(start * size, (start + len(part)) * size)
             ids_NC, mask_NC = input_ids[rows, -logits_to_keep:], attention_mask[rows, -logits_to_keep:]
-            shared = SharedPrefix(
-                self.processor.collate(part, ids_NC.device),
-                ids_NC,
-                mask_NC,
-                torch.arange(len(part), device=ids_NC.device).repeat_interleave(size),
-            )
-            with self.accelerator.autocast():
-                out = model(labels=shifted_labels(ids_NC, mask_NC), fused_lm_head=True, shared_prefix=shared)
-            logps.append(out.log_probs)
-            entropies.append(out.entropy)
+            logps_nC, entropy_nC = self.scorer.score(model, part, ids_NC, mask_NC)
+            logps.append(logps_nC)
+            entropies.append(entropy_nC)
         logps_NC = torch.cat(logps)
         if self._engine_logps is not None:
             self._read_logps(logps_NC, self._engine_logps)
@@ -278,7 +284,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         if self._check_due:
             found = self._agreement = parity.compare(logps_NC, engine_NC, self._completion_mask)
             self.parity |= {"logp_mean": found.mean, "logp_max": found.largest}
-            self._count("parity/logp_mean", found.mean)
+            self._count("parity/logp_mean", found.mean, found.tokens)
         given_NC = engine_NC.isnan() & self._completion_mask.bool()
         if given_NC.any():
             rows = given_NC.any(1)
@@ -286,10 +292,30 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             logps = logps_NC.detach()
             own = (logps * written_NC).sum(1) / written_NC.sum(1)
             whole = (logps * self._completion_mask).sum(1) / self._completion_mask.sum(1)
-            self._count("hint/reliance", (whole - own)[rows].mean().item())
-            self._count("hint/prefix_logp", (logps * given_NC).sum(1)[rows].mean().item())
+            self._count_mean("hint/reliance", (whole - own)[rows].tolist())
+            self._count_mean("hint/prefix_logp", (logps * given_NC).sum(1)[rows].tolist())
 
-    def _check_modalities(self, model: torch.nn.Module, inputs: dict[str, Any], uids: Sequence[str]) -> None:
+    def _check_parity(
+        self, seen: Sequence[Fingerprint], sight: Sight, inputs: dict[str, Any], uids: Sequence[str]
+    ) -> None:
+        """Ask the gate. What goes wrong on one rank is raised on all: the others would wait for that one for ever.
+
+        Raises:
+            ParityError: see `rl/parity.py`.
+        """
+        step, problem = self.state.global_step, None
+        try:  # in this order: the first ones name the culprit
+            parity.check_media(seen, sight.whole(), uids, step)
+            self._check_modalities(inputs, uids)
+            parity.check_logps(self._agreement, self.settings.parity_tolerance, step)
+        except ParityError as error:
+            problem = str(error)
+        problems = gather_object([problem])
+        for rank, text in enumerate(problems):
+            if text:
+                raise ParityError(text if len(problems) == 1 else f"rank {rank}: {text}")
+
+    def _check_modalities(self, inputs: dict[str, Any], uids: Sequence[str]) -> None:
         few = slice(0, 2)  # prompts: enough to see whether anything changes at all
         size = len(inputs["completion_ids"]) // len(uids)
         rows = slice(0, len(uids[few]) * size)
@@ -298,23 +324,35 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         @torch.no_grad()
         def mean_logp(prompts: Sequence[Encoded]) -> torch.Tensor:
             self._prompts = list(prompts)
-            logps_NC, _, _ = self._get_per_token_logps_and_entropies(model, ids_NC, mask_NC, ids_NC.shape[1])
+            # the bare model: ranks that show different modalities score more or less often, and must not wait for each other
+            logps_NC, _, _ = self._get_per_token_logps_and_entropies(self.policy, ids_NC, mask_NC, ids_NC.shape[1])
             return ((logps_NC.detach() * mask_NC).sum(1) / mask_NC.sum(1)).view(-1, size).mean(1)
 
         records = [self.record_of[uid] for uid in uids[few]]
         drops = parity.silenced_drops(self.task, records, self.root, self.processor, mean_logp)
         for modality, (drop, change) in drops.items():
             self.parity |= {f"{modality}_drop": drop, f"{modality}_change": change}
-            self._count(f"parity/{modality}_drop", drop)
+            self._count(f"parity/{modality}_drop", drop, len(records))
         parity.check_drops(drops, self.state.global_step)
 
-    def _count(self, name: str, value: float) -> None:
-        self._metrics["train"][name].append(value)
+    def _count(self, name: str, value: float, weight: float = 1.0) -> None:
+        """Note a metric: what is logged is the weighted mean since the last row, over all ranks."""
+        self._sums[name][0] += weight * value
+        self._sums[name][1] += weight
 
     def _count_mean(self, name: str, values: Sequence[float | None]) -> None:
-        """Count the mean of what is known; nothing where nothing is."""
+        """Count every value that is known; nothing where none is."""
         if known := [v for v in values if v is not None]:
-            self._count(name, fmean(known))
+            self._count(name, fmean(known), len(known))
+
+    def counted(self) -> dict[str, float]:
+        """The mean of each metric since the last row of the log, over all ranks; all of them must call."""
+        sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        for of_rank in gather_object([dict(self._sums)]):  # some names may be known to one rank alone
+            for name, (total, weight) in of_rank.items():
+                sums[name][0] += total
+                sums[name][1] += weight
+        return {name: total / weight for name, (total, weight) in sums.items()}
 
     def _log_groups(self, rewards: Sequence[float | None]) -> None:
         """Metrics of DESIGN section 6, and the rollouts themselves on disk."""
@@ -322,19 +360,19 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         rows = [r for g in groups for r in g.rollouts]
         hinted = [r for r in rows if r.hint]
         first = [s for g in groups for s in g.unhinted]
-        self._count("hint/stuck_rate", fmean(g.stuck for g in groups))
-        self._count("hint/rate", len(hinted) / len(rows))
-        self._count("hint/level", float(bool(hinted)))
+        self._count_mean("hint/stuck_rate", [g.stuck for g in groups])
+        self._count_mean("hint/rate", [bool(r.hint) for r in rows])
+        # of what stuck prompts are told: 1 is the polarity, 0 where nothing may be said
+        self._count_mean("hint/level", [float(any(r.hint for r in g.rollouts)) for g in groups if g.stuck])
         self._count_mean("solve/verdict_unhinted", [s.parts["discriminate"] for s in first])
         self._count_mean("solve/unhinted", [solved(s) for s in first])
         self._count_mean("solve/hinted", [solved(r.score) for r in hinted])
         for part in PARTS:
             values = [s.parts[part] for s in first]
             self._count_mean(f"parts/{part}", values)
-            self._count(f"parts/{part}_unscored", fmean(v is None for v in values))
-        faults = Counter(r.score.fault for r in rows)
+            self._count_mean(f"parts/{part}_unscored", [v is None for v in values])
         for fault in Fault:
-            self._count(f"fault/{fault}", faults[fault] / len(rows))
+            self._count_mean(f"fault/{fault}", [r.score.fault == fault for r in rows])
         write_jsonl(
             self.rollouts / f"step_{self.state.global_step:06d}_rank{self.accelerator.process_index}.jsonl",
             (
@@ -357,12 +395,14 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add tokens per second by phase to the logged row."""
+        """Add our own metrics to the logged row, and tokens per second and device by phase."""
         for phase, seconds in self._seconds.items():
             if seconds:
-                self._count(f"speed/{phase}_tokens_per_s", self._tokens[phase] / seconds)
+                self._count(f"speed/{phase}_tokens_per_s", self._tokens[phase] / seconds, seconds)
         self._seconds.clear()
         self._tokens.clear()
+        logs |= self.counted()
+        self._sums.clear()
         super().log(logs, start_time)
 
 
@@ -379,6 +419,7 @@ def make_trainer(
     folder: Path,
     seed: int,
     callbacks: list[TrainerCallback],
+    engine: MakeEngine = HFEngine,
 ) -> HintGRPOTrainer:
     """Settings of ours to settings of TRL's, in one place."""
     cuda = torch.cuda.is_available()
@@ -402,7 +443,8 @@ def make_trainer(
         scale_rewards="none",  # advantages are our own; see rl/advantage.py
         temperature=settings.temperature,
         max_completion_length=settings.max_new_tokens,
-        activation_checkpointing=False,
+        num_iterations=settings.iterations,
+        activation_checkpointing=settings.gradient_checkpointing,
         bf16=next(model.parameters()).dtype == torch.bfloat16,
         use_cpu=not cuda,
         save_strategy="steps",
@@ -414,6 +456,7 @@ def make_trainer(
         seed=seed,
         data_seed=seed,
         dataloader_pin_memory=cuda,
+        ddp_find_unused_parameters=True,  # a rank whose prompts hold no sound has no gradient for the audio tower
     )
     return HintGRPOTrainer(
         model,
@@ -428,4 +471,5 @@ def make_trainer(
         rollouts=folder / "rollouts",
         train_dataset=HFDataset.from_dict({"prompt": [r.uid for r in records]}),
         callbacks=callbacks,
+        engine=engine,
     )

@@ -19,6 +19,7 @@ class SFTConfig:
     weight_decay: float
     max_grad_norm: float
     gradient_checkpointing: bool
+    packing: bool
     holdout: float
     eval_every: int
     save_every: int

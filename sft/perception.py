@@ -31,7 +31,7 @@ QUESTION = "What do words, voice and face do?"
 SEED = 1000
 """Added to the model's seed, so that no speaker of the studio is heard before its own training."""
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the stage itself changes, so that old caches are not used."""
 
 
@@ -61,6 +61,7 @@ def base_model(cfg: ModelConfig) -> Path | str:
         weight_decay=0.0,
         max_grad_norm=1.0,
         gradient_checkpointing=False,
+        packing=True,
         holdout=0.0,
         eval_every=settings.steps,
         save_every=100,

@@ -2,6 +2,10 @@
 
 Stock TRL collates images only and trains an audio model deaf without a word; here the collator hands the model every media
 tensor and the `use_audio_in_video` flag (tests/sft/test_media_reach_loss.py).
+
+With `sft.packing` the samples of a micro-batch go through the language model as one row without padding (models/packing.py).
+The batch, its order and its number of answer tokens are made before that, so packing changes what a step costs and nothing
+of what it learns (tests/sft/test_packing.py).
 """
 
 from collections.abc import Sequence
@@ -16,7 +20,7 @@ from transformers import PrinterCallback
 from trl.trainer.sft_config import SFTConfig as TRLConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from models.load import save_model
+from models.packing import attach, pack
 from models.processor import Processor
 from models.resume import Resumable
 from runtime.errors import StageError
@@ -35,21 +39,48 @@ class Example:
 
 
 class MediaSFTTrainer(Resumable, SFTTrainer):
-    """TRL's, going on from its checkpoints with their weights."""
+    """TRL's, going on from its checkpoints with their weights.
+
+    Logs, of the first process, `sft/padding`, the share of padding in what the language model is run on, and
+    `sft/row_tokens`, the length of a row there; means over micro-batches.
+
+    Args:
+        packing: whether the samples of a micro-batch become one row.
+        args: of `SFTTrainer`.
+        kwargs: of `SFTTrainer`.
+    """
+
+    def __init__(self, *args: Any, packing: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.packing = packing
+        if packing:
+            assert isinstance(self.model, torch.nn.Module)
+            attach(self.model)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        """TRL's loss of a batch as `Collator` makes it: the mean over the answer tokens of the whole step."""
+        mask_BL = inputs["attention_mask"]
+        real = int(mask_BL.sum())
+        rows, run = (1, real) if self.packing else (len(mask_BL), mask_BL.numel())
+        metrics = self._metrics["train" if model.training else "eval"]
+        metrics["sft/padding"].append(1 - real / run)
+        metrics["sft/row_tokens"].append(run / rows)
+        return super().compute_loss(model, pack(inputs) if self.packing else inputs, return_outputs, num_items_in_batch)
 
 
 class Collator:
-    """Turns row numbers into a batch: prompts padded on the left, answers on the right, labels on answers only."""
+    """Turns row numbers into a batch on the device: prompts padded on the left, answers on the right, labels on answers only."""
 
-    def __init__(self, processor: Processor, examples: Sequence[Example]) -> None:
+    def __init__(self, processor: Processor, examples: Sequence[Example], device: torch.device | str = "cpu") -> None:
         self.processor = processor
         self.examples = examples
+        self.device = device
 
     def __call__(self, rows: Sequence[dict[str, int]]) -> dict[str, Any]:
         """Model input with `labels` (B, P+C); -100 on prompt and padding."""
         chosen = [self.examples[row["row"]] for row in rows]
-        batch = self.processor.collate([self.processor.encode(e.messages) for e in chosen])
-        answers = [torch.tensor(self.processor.answer_ids(e.answer)) for e in chosen]
+        batch = self.processor.collate([self.processor.encode(e.messages) for e in chosen], self.device)
+        answers = [torch.tensor(self.processor.answer_ids(e.answer), device=self.device) for e in chosen]
         longest = max(map(len, answers))
         ids = torch.stack([pad(a, (0, longest - len(a)), value=self.processor.pad_id) for a in answers])
         mask = torch.stack([pad(torch.ones_like(a), (0, longest - len(a))) for a in answers])
@@ -101,17 +132,19 @@ def make_trainer(
         max_length=None,
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=cuda,
+        dataloader_pin_memory=False,  # batches are made on the device
+        ddp_find_unused_parameters=True,  # a rank whose batch holds no sound has no gradient for the audio tower
     )
     # one collator for both sets: rows of dev are counted on from those of train
     examples = [*train, *dev]
     trainer = MediaSFTTrainer(
+        packing=cfg.packing,
         model=model,  # type: ignore[arg-type]
         args=args,
         train_dataset=HFDataset.from_dict({"row": list(range(len(train)))}),
         eval_dataset=HFDataset.from_dict({"row": list(range(len(train), len(examples)))}) if dev else None,
         processing_class=processor.tokenizer,
-        data_collator=Collator(processor, examples),  # type: ignore[arg-type]
+        data_collator=Collator(processor, examples, args.device),  # type: ignore[arg-type]
         callbacks=[MetricsCallback(folder / "metrics.jsonl", name), StopTogether()],
     )
     trainer.remove_callback(PrinterCallback)  # MetricsCallback prints a line for people instead
@@ -139,14 +172,13 @@ def train(
     if not train_set:
         raise StageError(f"{name}: no example to train on; look at the rejections of data_synth, or raise its limits")
     trainer = make_trainer(name, model, processor, train_set, dev_set, cfg, folder, seed)
+    processor.prefetch(example.messages for example in [*train_set, *dev_set])
     trainer.go_on(folder / "checkpoints")
     if trainer.state.global_step < cfg.max_steps:
         raise StageError(
             f"{name}: stopped by a signal at step {trainer.state.global_step}; call the same command to go on"
         )
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    assert isinstance(trained, torch.nn.Module)
-    save_model(trained, processor, folder / "final")
+    trainer.write(processor, folder / "final")
     history = trainer.state.log_history
     return {
         "examples": len(train_set),

@@ -63,6 +63,7 @@ def tiny(cache: Path) -> "tuple[ModelConfig, torch.nn.Module, Processor]":
         fps=4.0,
         max_frames=8,
         video_size={"shortest_edge": 6272, "longest_edge": 200704},
+        media_cache_gb=1,
         freeze_towers=False,
         lora=None,
         tiny=TinyShape(width=64, layers=2, tower_width=32, tower_layers=2, max_audio_s=30),

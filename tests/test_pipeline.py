@@ -330,7 +330,7 @@ def test_a_sweep_gives_every_run_its_folder_seed_and_config(whole, tmp_path):
         "task.train=8",
         "task.dev=0",
         "task.test=0",
-        "rl.max_steps=1",
+        "rl.max_steps=2",  # the first is one of warmup, at a rate of 0
         f"hydra.sweep.dir={tmp_path / 'sweep'}",
     ]
     outcome = call("rl", arguments, tmp_path / "log", {"UNDERTONE_CACHE": str(tmp_path / "cache")})

@@ -1,35 +1,14 @@
 """Sampling from the training model itself: a group shares one prefilled prompt, and a hint re-roll shares it too."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from transformers.cache_utils import DynamicCache
 
+from models.engine.base import Completion, Sampling
+from models.fingerprint import Fingerprint, watch
 from models.processor import Encoded, Processor
 from models.shared_prefix import PromptState, backbone_of, run_completion, run_prompt, thinker
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How completions are drawn."""
-
-    max_new_tokens: int
-    temperature: float
-    """0 takes the most likely token."""
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What the policy wrote after the prompt and the hint."""
-
-    token_ids: tuple[int, ...]
-    """[T] sampled tokens only: no prompt, no hint; ends with the end token unless it was cut off."""
-    logprobs: tuple[float, ...]
-    """[T] natural log under the policy at the sampling temperature, before forbidden tokens are taken out (so that they
-    agree with a scoring pass, which knows no ban)."""
-    finished: bool
-    """False when `max_new_tokens` cut it off."""
 
 
 def _copied(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
@@ -59,11 +38,20 @@ class HFEngine:
     def __init__(self, model: torch.nn.Module, processor: Processor) -> None:
         self.model = thinker(model)
         self.processor = processor
+        self.fingerprints: list[Fingerprint] = []
+        """[B] what the model was given of each prompt of the latest `prefill`."""
+
+    def follow(self, model: torch.nn.Module, step: int) -> None:
+        """Sample from this model, whose weights are the policy's own; see `Engine.follow`."""
+        self.model = thinker(model)
 
     @torch.no_grad()
     def prefill(self, prompts: Sequence[Encoded]) -> PromptState:
         """Run the prompts once; `sample` may be called on the result any number of times."""
-        return run_prompt(backbone_of(self.model), self.processor.collate(prompts, self.model.device))
+        with watch(self.model) as sight:
+            state = run_prompt(backbone_of(self.model), self.processor.collate(prompts, self.model.device))
+        self.fingerprints = sight.dealt(prompts)
+        return state
 
     @torch.no_grad()
     def sample(

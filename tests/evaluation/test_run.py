@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import pytest
 
 from evaluation.run import EvalConfig, complete, evaluate, measure
 from models.engine.hf import HFEngine
+from models.processor import Processor
 from runtime.errors import ConfigError
 from runtime.files import read_jsonl
 from tasks.base import PARTS, Dataset
@@ -22,6 +24,8 @@ CFG = EvalConfig(
     resamples=20,
     init=None,
 )
+PROCESSOR = create_autospec(Processor, instance=True)
+"""For runs whose answers are made up."""
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, text: str) -> list[frozenset[str]]:
@@ -77,12 +81,12 @@ def test_evaluation_writes_every_prediction_and_silences_what_is_shown(studio, s
     text = studio_data.split("test")[0].target.render()
     answer = f"<discriminate>neutral: so</discriminate><calibrate>so</calibrate><answer>{text}</answer>"
     silenced = answering(monkeypatch, answer)
-    result = evaluate(studio, None, None, studio_data, CFG, tmp_path, seed=0)  # type: ignore[arg-type]
+    result = evaluate(studio, None, PROCESSOR, studio_data, CFG, tmp_path, seed=0)  # type: ignore[arg-type]
     assert silenced == [frozenset(), {"audio"}, {"video"}, {"text"}]
     assert result["n"] == 8 and set(result["silenced"]) == {"audio", "video", "text"}
     points = {name: m["value"] for name, m in result["metrics"].items()}
     assert result["silenced"]["audio"] == points and set(result["baseline"]) == set(points)
-    assert measure(studio, None, None, studio_data.split("test"), studio_data.root, CFG) == points  # type: ignore[arg-type]
+    assert measure(studio, None, PROCESSOR, studio_data.split("test"), studio_data.root, CFG) == points  # type: ignore[arg-type]
     rows = read_jsonl(tmp_path / "predictions.jsonl")
     assert [row["uid"] for row in rows] == [r.uid for r in studio_data.split("test")]
     first = rows[0]
@@ -93,7 +97,7 @@ def test_evaluation_writes_every_prediction_and_silences_what_is_shown(studio, s
 
 def test_an_answer_that_is_none_is_a_named_fault(studio, studio_data, tmp_path, monkeypatch):
     answering(monkeypatch, "no idea")
-    result = evaluate(studio, None, None, studio_data, replace(CFG, silence=[]), tmp_path, seed=0)  # type: ignore[arg-type]
+    result = evaluate(studio, None, PROCESSOR, studio_data, replace(CFG, silence=[]), tmp_path, seed=0)  # type: ignore[arg-type]
     assert result["silenced"] == {} and result["metrics"]["unparseable"]["value"] == 1.0
     row = read_jsonl(tmp_path / "predictions.jsonl")[0]
     assert row["answer"] is None and row["verdict"] is None and row["fault"] and row["parts"]["format"] == 0.0
@@ -105,14 +109,14 @@ def test_only_modalities_that_the_prompts_show_are_silenced(studio, studio_data,
 
     data = Dataset(tuple(text_only(r) for r in studio_data.records), studio_data.root)
     silenced = answering(monkeypatch, "no idea")
-    result = evaluate(studio, None, None, data, CFG, tmp_path, seed=0)  # type: ignore[arg-type]
+    result = evaluate(studio, None, PROCESSOR, data, CFG, tmp_path, seed=0)  # type: ignore[arg-type]
     assert silenced == [frozenset(), {"text"}] and list(result["silenced"]) == ["text"]
 
 
 def test_split_and_limit_choose_the_records(studio, studio_data, tmp_path, monkeypatch):
     answering(monkeypatch, "no idea")
     cfg = replace(CFG, split="dev", limit=3, silence=[])
-    assert evaluate(studio, None, None, studio_data, cfg, tmp_path, seed=0)["n"] == 3  # type: ignore[arg-type]
+    assert evaluate(studio, None, PROCESSOR, studio_data, cfg, tmp_path, seed=0)["n"] == 3  # type: ignore[arg-type]
     rows = read_jsonl(Path(tmp_path, "predictions.jsonl"))
     assert [row["uid"] for row in rows] == [r.uid for r in studio_data.split("dev")[:3]]
 

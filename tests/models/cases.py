@@ -11,8 +11,8 @@ KINDS = ("audio", "silent video", "video with sound", "text", "text model")
 
 @dataclass(frozen=True)
 class Case:
-    """A model that a test may change, and two prompts of different length for it."""
+    """A model that a test may change, and prompts for it, the first one longer than the second."""
 
     model: PreTrainedModel
     processor: Processor
-    prompts: tuple[Encoded, Encoded]
+    prompts: tuple[Encoded, ...]

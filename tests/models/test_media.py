@@ -11,7 +11,7 @@ import pytest
 import torch
 from av.container import InputContainer
 from mediafiles import LEVEL, RATE, numbers, tone, write_mp4, write_sound
-from qwen_omni_utils.v2_5.vision_process import smart_nframes
+from qwen_omni_utils.v2_5.vision_process import calculate_video_frame_range, smart_nframes
 
 from models import media
 from models.media import has_sound, read_audio, read_image, read_video
@@ -160,6 +160,15 @@ def test_a_span_of_a_video_is_counted_in_its_own_frames(tmp_path: Path) -> None:
         read_video(path, 4.0, span=(5.0, 6.0))
 
 
+@pytest.mark.parametrize("span", [(0.0, 1.0), (0.3, 1.7), (0.55, 0.95), (1.0, 9.0), (0.0, 2.0)])
+def test_a_span_holds_the_frames_that_the_reference_takes(tmp_path: Path, span: tuple[float, float]) -> None:
+    path = write_mp4(tmp_path / "a.mp4", frames=24, fps=12)
+    first, last, held = calculate_video_frame_range({"video_start": span[0], "video_end": span[1]}, 24, 12.0)
+    count = smart_nframes({"fps": 4.0}, held, 12.0)
+    frames, fps = read_video(path, 4.0, span)
+    assert numbers(frames) == torch.linspace(first, last, count).round().tolist() and fps == count / held * 12
+
+
 def test_a_video_of_one_frame_is_refused(tmp_path: Path) -> None:
     path = write_mp4(tmp_path / "a.mp4", frames=1)
     with refused(path, "1 frames in span None, at least 2 are needed; mend or remove it"):
@@ -167,10 +176,11 @@ def test_a_video_of_one_frame_is_refused(tmp_path: Path) -> None:
 
 
 class Counted:
-    """A container whose frames note that they are turned into pixels."""
+    """A container whose frames note that they are decoded and turned into pixels; it may hold packets that show nothing."""
 
-    def __init__(self, box: InputContainer, converted: list[int]) -> None:
-        self.box, self.converted, self.streams = box, converted, box.streams
+    def __init__(self, box: InputContainer, decoded: list[int], converted: list[int], unseen: int) -> None:
+        self.box, self.decoded, self.converted, self.unseen = box, decoded, converted, unseen
+        self.streams = box.streams
 
     def __enter__(self) -> "Counted":
         return self
@@ -178,8 +188,14 @@ class Counted:
     def __exit__(self, *error: object) -> None:
         self.box.close()
 
+    def demux(self, video: int) -> list[SimpleNamespace]:
+        return [SimpleNamespace(size=p.size) for p in self.box.demux(video=video)] + self.unseen * [
+            SimpleNamespace(size=100)
+        ]
+
     def decode(self, video: int) -> Iterator[SimpleNamespace]:
         for number, frame in enumerate(self.box.decode(video=video)):
+            self.decoded.append(number)
 
             def to_ndarray(format: str, number: int = number, frame: av.VideoFrame = frame) -> np.ndarray:
                 self.converted.append(number)
@@ -188,13 +204,24 @@ class Counted:
             yield SimpleNamespace(to_ndarray=to_ndarray)
 
 
-def test_only_frames_that_are_taken_become_pixels_so_that_minutes_of_video_fit_into_memory(
+def test_a_video_is_decoded_once_and_only_frames_that_are_taken_become_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, converted, original = write_mp4(tmp_path / "long.mp4", frames=25, fps=5), [], media._open
-    monkeypatch.setattr(media, "_open", lambda path: Counted(original(path), converted))
+    path, decoded, converted = write_mp4(tmp_path / "long.mp4", frames=25, fps=5), [], []
+    original = media._open
+    monkeypatch.setattr(media, "_open", lambda path: Counted(original(path), decoded, converted, 0))
     frames, _ = read_video(path, 1.0)
-    assert len(frames) == 4 and converted == numbers(frames) == [0, 8, 16, 24]
+    assert decoded == list(range(25))
+    assert len(frames) == 4 and converted == numbers(frames) == [0, 8, 16, 24]  # minutes of video fit into memory
+
+
+def test_packets_that_show_no_frame_are_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, decoded, original = write_mp4(tmp_path / "a.mp4", frames=13, fps=5), [], media._open
+    expected = read_video(path, 2.0)
+    monkeypatch.setattr(media, "_open", lambda path: Counted(original(path), decoded, [], 12))
+    frames, fps = read_video(path, 2.0)
+    assert torch.equal(frames, expected[0]) and fps == expected[1]
+    assert decoded == 2 * list(range(13))  # the first time with the wrong frames in mind
 
 
 def test_an_image_is_read_in_colour(tmp_path: Path) -> None:

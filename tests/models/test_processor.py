@@ -2,15 +2,21 @@
 
 import os
 import re
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
 from mediafiles import RATE, tone, write_mp4, write_sound
 from transformers import PreTrainedTokenizerFast, Qwen2_5OmniProcessor
 
+from models.media import read_audio, read_image, read_video
+from models.media_cache import MediaCache
 from models.processor import Encoded, MediaSettings, Processor
 from models.tiny import CORPUS, build_tokenizer
 from runtime.errors import ConfigError, MediaError
@@ -30,8 +36,8 @@ def real(tiny) -> Qwen2_5OmniProcessor:
 def omni(real: Qwen2_5OmniProcessor) -> Callable[..., Processor]:
     """Makes processors without anything in their cache."""
 
-    def make(audio_in_video: bool = True, capacity: int = 4096) -> Processor:
-        return Processor(real, MediaSettings(audio_in_video, 4.0, 8, SIZE), capacity)
+    def make(audio_in_video: bool = True, **options: Any) -> Processor:
+        return Processor(real, MediaSettings(audio_in_video, 4.0, 8, SIZE), **options)
 
     return make
 
@@ -85,9 +91,9 @@ def same_media(a: Encoded, b: Encoded) -> bool:
 # --- sound ---
 
 
-@pytest.mark.parametrize("samples", [800, 16_000, 20_800, 20_801, 20_959, 20_960])
+@pytest.mark.parametrize("samples", [800, 801, 16_000, 20_800, 20_801, 20_959, 20_960, 479_000, 479_999, 480_000])
 def test_features_are_the_valid_frames_of_the_stock_padded_call(omni, real, tmp_path, samples: int) -> None:
-    wave = (tone(2)[:samples] * 32767).astype(np.int16)
+    wave = (tone(30)[:samples] * 32767).astype(np.int16)
     path = write_sound(tmp_path / "a.wav", wave)
     plain = wave.astype(np.float32) / 32768
     stock = dict(real.feature_extractor(plain, sampling_rate=RATE, return_attention_mask=True, return_tensors="pt"))
@@ -95,8 +101,7 @@ def test_features_are_the_valid_frames_of_the_stock_padded_call(omni, real, tmp_
     assert stock["input_features"].shape[-1] == 3000 and valid == -(-samples // 160)  # 10 ms a frame
     got = omni().encode(ask(media("audio", path))).media
     assert got["input_features"].shape == (1, 128, valid) and got["feature_attention_mask"].shape == (1, valid)
-    # the same numbers; a matrix product of another length may be blocked differently, which moves the last bit of some
-    torch.testing.assert_close(got["input_features"], stock["input_features"][..., :valid], rtol=0, atol=5e-7)
+    assert torch.equal(got["input_features"], torch.as_tensor(stock["input_features"])[..., :valid])
     assert got["feature_attention_mask"].all()
 
 
@@ -225,6 +230,112 @@ def test_a_missing_file_is_refused_before_anything_is_read(omni, tmp_path: Path)
         omni().encode(ask(media("audio", tmp_path / "no.wav")))
 
 
+# --- the stock processor ---
+
+
+def of_stock(processor: Processor, messages: list[Message]) -> dict[str, torch.Tensor]:
+    """What the stock processor makes of a prompt by itself, from clips as they were decoded."""
+    real, settings = processor.processor, processor.settings
+    assert isinstance(real, Qwen2_5OmniProcessor)
+    (turn,) = messages
+    read: dict[str, list] = {"image": [], "audio": [], "video": []}
+    sources: list[int | None] = []
+    rates = [0.0]
+    for part in turn["content"]:
+        if part["type"] == "video":
+            frames, rate = read_video(part["path"], settings.fps, part["span"], settings.max_frames)
+            if settings.audio_in_video:
+                read["audio"].append(read_audio(part["path"], part["span"]))
+                sources.append(len(read["video"]))
+            read["video"].append(frames)
+            rates.append(rate)
+        elif part["type"] == "audio":
+            read["audio"].append(read_audio(part["path"], part["span"]))
+            sources.append(None)
+        elif part["type"] == "image":
+            read["image"].append(read_image(part["path"]))
+    options: dict[str, Any] = {"return_tensors": "pt"}
+    if read["video"]:
+        options |= {"videos_kwargs": {"size": settings.video_size, "do_sample_frames": False}, "fps": rates[-1]}
+        if settings.audio_in_video:
+            options |= {"load_audio_from_video": True, "audio_from_video_indices": sources}
+    turns = [
+        {"role": turn["role"], "content": [{"type": p["type"], "text": p.get("text", "")} for p in turn["content"]]}
+    ]
+    text = real.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    images, sounds, videos = (read[kind] or None for kind in ("image", "audio", "video"))
+    return dict(real(text=[text], images=images, audio=sounds, videos=videos, **options))
+
+
+@pytest.fixture(scope="module")
+def shown_clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    """Two of each kind, of sizes that are not the model's: some are made smaller, one is made larger."""
+    folder = tmp_path_factory.mktemp("shown")
+    sizes = {"image": [(90, 132), (150, 70)], "video": [(100, 150), (30, 80)]}
+    return {
+        kind: [
+            write_mp4(folder / f"{kind}{i}.mp4", sound=tone(2, hz=300 + i), size=size) for i, size in enumerate(of_kind)
+        ]
+        for kind, of_kind in sizes.items()
+    } | {"audio": [write_sound(folder / f"{i}.wav", tone(1.3 - i / 2)) for i in range(2)]}
+
+
+@pytest.mark.parametrize("audio_in_video", [True, False])
+@pytest.mark.parametrize(
+    "shown",
+    ["", "image", "audio", "video", "image image", "audio audio", "video video", "image video", "image audio"],
+)
+def test_the_model_is_given_what_the_stock_processor_gives_it(omni, shown_clips, audio_in_video, shown: str) -> None:
+    kinds = shown.split()
+    parts = [media(kind, shown_clips[kind][kinds[:i].count(kind)]) for i, kind in enumerate(kinds)]
+    processor, messages = omni(audio_in_video), ask(*parts)
+    ours, stock = processor.collate([processor.encode(messages)]), of_stock(processor, messages)
+    assert ours.pop("use_audio_in_video") is (audio_in_video and "video" in shown)
+    if "input_features" in stock:
+        valid = ours["input_features"].shape[-1]
+        assert valid == stock["feature_attention_mask"].sum(1).max() < 300
+        for name in ("input_features", "feature_attention_mask"):
+            stock[name] = stock[name][..., :valid]
+        silent = stock["feature_attention_mask"][:, None] == 0  # padding is masked, and differs
+        for batch in (ours, stock):
+            batch["input_features"] = batch["input_features"].masked_fill(silent, 0)
+    assert ours.keys() == stock.keys()
+    for name, tensor in stock.items():
+        assert torch.equal(ours[name], torch.as_tensor(tensor)), name
+        assert ours[name].dtype == torch.as_tensor(tensor).dtype, name
+
+
+def test_pictures_stay_bytes_until_they_are_collated(omni, mp4: Path, tmp_path: Path) -> None:
+    processor = omni(audio_in_video=False)
+    encoded = processor.encode(ask(media("video", mp4), media("image", mp4)))
+    batch = processor.collate([encoded])
+    for name in ("pixel_values_videos", "pixel_values"):
+        assert encoded.media[name].dtype == torch.uint8 and batch[name].dtype == torch.float32
+        assert batch[name].nbytes == 4 * encoded.media[name].nbytes
+    # 8 frames of 56 x 56 pixels in 3 colours; an image of 56 x 56 is shown to the tower as two like frames; 3 numbers per
+    # grid, and the seconds of a grid row
+    pixels, grids = (8 + 2) * 3 * 56 * 56, 2 * 3 * 8 + 4
+    assert encoded.nbytes == 8 * len(encoded.ids) + pixels + grids
+
+
+def test_pictures_go_to_the_device_as_bytes(omni, mp4: Path) -> None:
+    processor = omni(audio_in_video=False)
+    encoded = processor.encode(ask(media("video", mp4)))
+    sent = []
+
+    class Sent(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            if func is torch.Tensor.to:
+                sent.append(args[0].dtype)
+            return super().__torch_function__(func, types, args, kwargs or {})
+
+    pixels = encoded.media["pixel_values_videos"].as_subclass(Sent)
+    shown = replace(encoded, media=encoded.media | {"pixel_values_videos": pixels})
+    assert processor.collate([shown], "cpu")["pixel_values_videos"].dtype == torch.float32
+    assert sent[0] == torch.uint8
+
+
 # --- silence ---
 
 
@@ -236,6 +347,18 @@ def test_a_silenced_modality_keeps_every_token_and_loses_its_content(omni, mp4: 
     assert torch.equal(full.ids, silenced.ids) and full.media.keys() == silenced.media.keys()
     assert {name for name in full.media if not torch.equal(full.media[name], silenced.media[name])} == {changed}
     assert full.media[changed].shape == silenced.media[changed].shape
+
+
+def test_silence_is_what_the_stock_processor_makes_of_zero_samples_and_grey_frames(omni, real, mp4: Path) -> None:
+    processor = omni()
+    encoded = processor.encode(ask(media("video", mp4)), frozenset({"audio", "video"}))
+    zeros = real.feature_extractor(np.zeros(16_000, np.float32), sampling_rate=RATE, return_tensors="pt")
+    assert (
+        encoded.media["input_features"].unique().tolist() == torch.as_tensor(zeros["input_features"]).unique().tolist()
+    )
+    grey = torch.full((8, 3, 64, 64), 128, dtype=torch.uint8)
+    stock = real.video_processor([grey], size=SIZE, do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
+    assert torch.equal(processor.collate([encoded])["pixel_values_videos"], stock)
 
 
 def test_silence_of_text_empties_the_transcript_and_keeps_the_question(omni, wav: Path) -> None:
@@ -338,10 +461,62 @@ def test_a_file_that_changed_is_encoded_anew(omni, wav: Path) -> None:
 
 
 def test_the_prompt_that_was_not_used_for_longest_is_forgotten(omni) -> None:
-    processor = omni(capacity=2)
+    size = omni().encode(ask(question="a")).nbytes
+    processor = omni(memory=2 * size)
     for question in ("a", "b", "a", "c", "a", "b"):  # b goes when c comes, and c when b comes again
-        processor.encode(ask(question=question))
+        assert processor.encode(ask(question=question)).nbytes == size
     assert processor.encodings == 4
+
+
+def test_a_prompt_larger_than_the_memory_is_encoded_and_not_kept(omni, wav: Path) -> None:
+    processor = omni(memory=100)
+    for _ in range(2):
+        assert processor.encode(ask(media("audio", wav))).nbytes > 100
+    assert processor.encodings == 2 and processor._held == 0 and not processor._encoded
+
+
+def test_processors_that_share_a_cache_decode_and_featurise_a_clip_once(
+    omni, real, mp4: Path, wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, featurised, original, extract = [], [], av.open, type(real.feature_extractor).__call__
+    prompts = [
+        ask(media("video", mp4)),
+        ask(media("video", mp4), transcript("I love this")),
+        ask(media("audio", wav)),
+        ask(media("image", mp4)),
+    ]
+    before = [omni().encode(prompt) for prompt in prompts]
+    monkeypatch.setattr("models.media.av.open", lambda path: opened.append(Path(path).name) or original(path))
+    monkeypatch.setattr(
+        type(real.feature_extractor), "__call__", lambda *a, **k: featurised.append(1) or extract(*a, **k)
+    )
+    cache = MediaCache(tmp_path / "media", 10_000_000)
+    for _ in range(3):
+        processor = omni(cache=cache)
+        for prompt, expected in zip(prompts, before, strict=True):
+            assert same(processor.encode(prompt), expected)
+        for silence in ("audio", "video"):
+            processor.encode(prompts[0], frozenset({silence}))
+    # the video: its packets are counted, its frames decoded, its track found and decoded; the sound; the image
+    assert sorted(opened) == ["a.mp4"] * 5 + ["a.wav"] and len(featurised) == 2
+
+
+def test_what_a_prompt_leaves_out_is_not_prefetched(omni, mp4: Path, wav: Path, tmp_path: Path) -> None:
+    prompt = ask(media("video", mp4), media("audio", wav))
+    for audio_in_video, missing in ((True, 1), (False, 2)):
+        processor = omni(audio_in_video, cache=MediaCache(tmp_path / str(audio_in_video), 10_000_000))
+        assert processor.uncached([prompt]) == missing
+        processor.prefetch([prompt])
+        for thread in threading.enumerate():
+            if thread.name == "prefetch":
+                thread.join(30)
+        assert processor.uncached([prompt]) == 0
+        assert len(list((tmp_path / str(audio_in_video)).glob("*/*"))) == missing
+
+
+def test_a_model_without_media_prefetches_nothing(text_only: Processor) -> None:
+    text_only.prefetch([ask(transcript("good"))])
+    assert text_only.uncached([ask(transcript("good"))]) == 0
 
 
 # --- batches ---

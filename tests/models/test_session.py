@@ -5,9 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from models.load import base_checkpoint, load_processor
+from models.media_cache import MediaCache
 from models.processor import Processor
-from models.session import RunConfig, quarantine
+from models.session import RunConfig, Session, quarantine
 from runtime.errors import ConfigError, MediaError
 from runtime.files import read_jsonl
 from tasks.base import Dataset
@@ -67,6 +70,45 @@ def test_too_many_unreadable_records_stop_the_run_and_name_the_first(tiny, studi
     with pytest.raises(MediaError, match=said):
         quarantine(studio, broken, lambda: fresh(tiny[2]), tmp_path / "run", RUN)
     assert not (tmp_path / "run" / "quarantine.jsonl").exists()
+
+
+def test_the_scan_leaves_every_clip_on_disk_for_whoever_comes_next(
+    tiny, studio, studio_data, tmp_path, capsys, monkeypatch
+) -> None:
+    asked, prefetch = [], Processor.prefetch
+    monkeypatch.setattr(Processor, "prefetch", lambda self, p: prefetch(self, p) or asked.extend(p))
+    cache = MediaCache(tmp_path / "media", 10_000_000)
+    first, later = (Processor(tiny[2].processor, tiny[2].settings, cache) for _ in range(2))
+    assert quarantine(studio, studio_data, lambda: first, tmp_path / "run", RUN) == studio_data
+    prompts = [studio.prompt(record, studio_data.root) for record in studio_data.records]
+    assert first.encodings == len(prompts) == 28 and later.uncached(prompts) == 0
+    assert asked == prompts  # by several threads
+    assert first._held == 0  # nothing stays in memory
+    assert "do not fit" not in capsys.readouterr().out
+
+
+def test_clips_that_do_not_fit_on_disk_are_told_of(tiny, studio, studio_data, tmp_path, capsys) -> None:
+    processor = Processor(tiny[2].processor, tiny[2].settings, MediaCache(tmp_path / "media", 500_000))
+    quarantine(studio, studio_data, lambda: processor, tmp_path / "run", RUN)
+    lost = processor.uncached(studio.prompt(record, studio_data.root) for record in studio_data.records)
+    assert 0 < lost < 28
+    said = f"{lost} clips do not fit on disk and are decoded whenever they are met; raise model.media_cache_gb\n"
+    assert said in capsys.readouterr().out
+
+
+def test_the_size_of_the_cache_is_a_setting_that_decides_no_result(tiny, studio, studio_data, cache, tmp_path) -> None:
+    cfg = tiny[0]
+    for gb, limit in ((0.5, 500_000_000), (0, None)):
+        model = replace(cfg, media_cache_gb=gb)
+        kept = load_processor(model, base_checkpoint(model))._reader.cache
+        assert kept is None if limit is None else (kept.folder, kept.limit) == (cache / "media", limit)
+        tree = OmegaConf.create({"task": {"name": "studio"}})
+        session = Session(tree, RUN, tmp_path, 0, studio, studio_data, model)
+        assert "media_cache_gb" not in session.settings()["model"]
+    with pytest.raises(
+        ConfigError, match=r"model\.media_cache_gb: 0 \(nothing is kept\) or more; got -1; mend the config"
+    ):
+        replace(cfg, media_cache_gb=-1)
 
 
 def test_a_tracker_that_nothing_serves_is_refused():

@@ -56,6 +56,7 @@ def text_model(tmp_path_factory: pytest.TempPathFactory, words: Processor) -> Mo
         fps=2.0,
         max_frames=2,
         video_size={},
+        media_cache_gb=0,
         freeze_towers=False,
         lora=None,
         tiny=None,

@@ -343,9 +343,19 @@ def test_hint_reliance_is_what_the_hint_tokens_cost_the_mean(omni_trainer, fresh
                 logps = row_logps(fresh, trainer.processor, prompt, completion, 1.0)
                 reliance.append((logps.mean() - logps[n:].mean()).item())
                 prefix.append(logps[:n].sum().item())
-    metrics = trainer._metrics["train"]
-    assert metrics["hint/reliance"] == [pytest.approx(sum(reliance) / len(reliance), rel=1e-4)]
-    assert metrics["hint/prefix_logp"] == [pytest.approx(sum(prefix) / len(prefix), rel=1e-4)]
+    metrics = trainer.counted()
+    assert metrics["hint/reliance"] == pytest.approx(sum(reliance) / len(reliance), rel=1e-4)
+    assert metrics["hint/prefix_logp"] == pytest.approx(sum(prefix) / len(prefix), rel=1e-4)
+
+
+def test_metrics_are_means_over_all_that_was_counted(text_trainer):
+    trainer = text_trainer()
+    trainer._count("a", 1.0, 3)
+    trainer._count("a", 0.0, 1)
+    trainer._count_mean("b", [1.0, None, 0.0])
+    trainer._count_mean("b", [1.0])
+    trainer._count_mean("c", [None])
+    assert trainer.counted() == {"a": 0.75, "b": pytest.approx(2 / 3)}
 
 
 def test_metrics_without_hints_have_no_hinted_ones(text_trainer, tmp_path):

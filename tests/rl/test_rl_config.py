@@ -30,6 +30,10 @@ def test_hint_settings_are_checked(changes, message):
         ({"eval_every": -1}, "rl.eval_every: 0 or more; got -1; mend the config"),
         ({"group": 1}, "rl.group: 2 or more, advantages compare siblings; got 1; mend the config"),
         ({"prompts": 3, "accumulation": 2}, "rl.prompts: a multiple of rl.accumulation=2; got 3; mend the config"),
+        (
+            {"save_every": 25, "iterations": 2},
+            "rl.save_every: a multiple of rl.iterations=2, because a checkpoint does not hold the rollouts .*; got 25; mend",
+        ),
         ({"scale": "batch"}, r"rl.scale: one of \('none', 'group'\); got 'batch'; mend the config"),
         ({"loss": "ppo"}, "rl.loss: one of .*'dr_grpo'.*; got 'ppo'; mend the config"),
         (
@@ -40,7 +44,13 @@ def test_hint_settings_are_checked(changes, message):
         ({"temperature": 0.0}, "got lr=0.001 temperature=0.0"),
         ({"beta": -0.1}, "beta=-0.1"),
         ({"warmup": 1.0}, "warmup=1.0"),
-        ({"gradient_checkpointing": True}, "rl.gradient_checkpointing: must be false; .* drop the key/value cache"),
+        ({"iterations": 0}, "rl.iterations: 1 or more; got 0; mend the config"),
+        ({"scoring": "tree"}, r"rl.scoring: one of \('auto', 'packed', 'cache', 'rows'\); got 'tree'; mend the config"),
+        (
+            {"gradient_checkpointing": True, "scoring": "cache"},
+            "rl.scoring=cache: does not go with rl.gradient_checkpointing=true, .* drop the key/value cache .*; "
+            "set rl.scoring=auto",
+        ),
     ],
 )
 def test_rl_settings_are_checked(changes, message):

@@ -1,5 +1,7 @@
 """One whole stage: what it refuses, measures on dev, returns and writes."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,15 @@ def test_dev_is_measured_every_few_steps_and_after_the_last(stage, tmp_path):
     rows = read_jsonl(tmp_path / "rl" / "metrics.jsonl")
     assert {row["step"]: row["dev/mae"] for row in rows if "dev/mae" in row} == {2: 1.0, 4: 2.0, 5: 3.0}
     assert len({id(policy) for policy in seen}) == 1
+
+
+def test_a_signal_stops_where_no_rollouts_are_left_to_use(stage):
+    def measure_dev(policy: torch.nn.Module) -> dict[str, float]:
+        os.kill(os.getpid(), signal.SIGTERM)  # in the first step, and in the second
+        return {}
+
+    with pytest.raises(StageError, match="stopped by a signal at step 2"):
+        stage(measure_dev=measure_dev, max_steps=4, eval_every=1, iterations=2)
 
 
 def test_dev_is_measured_without_hints(stage, words, tmp_path, monkeypatch):

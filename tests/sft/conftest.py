@@ -42,6 +42,7 @@ def settings() -> Callable[..., SFTConfig]:
             "weight_decay": 0.01,
             "max_grad_norm": 1.0,
             "gradient_checkpointing": False,
+            "packing": True,
             "holdout": 0.0,
             "eval_every": 2,
             "save_every": 1,

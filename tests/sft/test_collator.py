@@ -51,3 +51,9 @@ def test_the_loss_is_the_mean_negative_log_probability_of_the_answer_tokens(
             said = model(**alone).logits[0, len(prompt.ids) - 1 : -1].log_softmax(-1)
             logps.append(said.gather(1, answer[:, None])[:, 0])
     torch.testing.assert_close(loss, -torch.cat(logps).mean(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_is_made_on_the_device(processor: Processor, examples: list[Example]) -> None:
+    batch = Collator(processor, examples, "meta")([{"row": 3}, {"row": 0}])
+    assert {"labels", "pixel_values_videos", "input_features"} < batch.keys()
+    assert {tensor.device.type for tensor in batch.values() if isinstance(tensor, torch.Tensor)} == {"meta"}
