@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, Qwen2_5OmniThinkerModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from models.block_attention import BlockBias
-from models.shared_prefix import backbone_of, packable
+from models.shared_prefix import backbone_of, packable, positions_of
 
 
 def _hidden(
@@ -36,21 +36,12 @@ def _hidden(
 ) -> torch.Tensor:
     """(1, S, H) hidden states at the scored positions, sample after sample."""
     real_BL = attention_mask.bool()
-    place_BL = attention_mask.cumsum(1) - 1
-    position = place_BL[real_BL][None]
+    position_ABL, _ = positions_of(backbone, {"input_ids": input_ids, "attention_mask": attention_mask, **rest})
+    position = position_ABL[0, real_BL][None]
     if isinstance(backbone, Qwen2_5OmniThinkerModel):
-        heard = rest.get("feature_attention_mask")
-        position_3BL, _ = backbone.get_rope_index(  # of the padded batch, as the model itself asks for them
-            input_ids,
-            rest.get("image_grid_thw"),
-            rest.get("video_grid_thw"),
-            attention_mask,
-            rest.get("use_audio_in_video") or False,
-            None if heard is None else heard.sum(1),
-            rest.get("video_second_per_grid"),
-        )
         # of four axes the first is the place in the text, by which transformers tells the samples apart
-        position = torch.cat([position[None], position_3BL[:, real_BL][:, None]])
+        place = (attention_mask.cumsum(1) - 1)[real_BL]
+        position = torch.cat([place[None], position_ABL[:, real_BL]])[:, None]
     lengths = real_BL.sum(1).tolist()
     hidden_1TH = run(
         input_ids=input_ids[real_BL][None],

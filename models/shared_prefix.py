@@ -115,7 +115,7 @@ def packable(model: torch.nn.Module) -> bool:
     return config._attn_implementation == "sdpa" and config.to_dict().get("sliding_window") is None
 
 
-def _positions(backbone: PreTrainedModel, prompt: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+def positions_of(backbone: PreTrainedModel, prompt: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """(A, B, P) positions of left-padded prompts, A = 3 where media have a time, a row and a column; (B,) the next one."""
     mask_BP = prompt["attention_mask"]
     if not isinstance(backbone, Qwen2_5OmniThinkerModel):
@@ -137,7 +137,7 @@ def _packed(backbone: PreTrainedModel, run, shared: SharedPrefix) -> torch.Tenso
     """(T, H) hidden states that predict the completion tokens, T of them in all: completion by completion."""
     prompt, owners_N = shared.prompt, shared.prompt_of_N
     real_BP, real_NC = prompt["attention_mask"].bool(), shared.completion_mask_NC.bool()
-    position_ABP, next_B = _positions(backbone, prompt)
+    position_ABP, next_B = positions_of(backbone, prompt)
     position_NC = next_B[owners_N, None] + torch.arange(real_NC.shape[1], device=real_NC.device)
 
     # stretches, the prompts before the completions
