@@ -173,10 +173,10 @@ def siblings_see_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def positions_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Completions follow at the number of tokens, as in a text, and not where the media end."""
-    real = shared_prefix._positions
+    real = shared_prefix.positions_of
     monkeypatch.setattr(
         shared_prefix,
-        "_positions",
+        "positions_of",
         lambda backbone, prompt: (real(backbone, prompt)[0], prompt["attention_mask"].sum(1)),
     )
 
