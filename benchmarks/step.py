@@ -21,6 +21,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from benchmarks.naive import NaiveGRPOTrainer
 from benchmarks.scene import Scene
 from benchmarks.timing import LOGPS, Clock, Comparison, Limit, Result, Timing, largest, relative
+from models.engine import hf
+from models.engine.hf import draw
 from rl.advantage import reward
 from rl.config import HintConfig, RewardConfig, RLConfig
 from rl.trainer import HintGRPOTrainer, make_trainer
@@ -42,8 +44,16 @@ PHASES = ("sampling, media, reward", "loss, forward", "loss, backward")
 """What remains is the optimizer, and what a trainer does besides."""
 
 
+def _as_generate(probs_NV: torch.Tensor) -> torch.Tensor:
+    """What transformers' `generate` draws from the same seed."""
+    return torch.multinomial(probs_NV, 1)
+
+
 class Stopwatch(TrainerCallback):
-    """Seconds of every optimizer step, as a whole and by phase; each step starts from a seed of its own."""
+    """Seconds of every optimizer step, as a whole and by phase; each step starts from a seed of its own.
+
+    In the first, which is compared and not timed, both trainers draw alike.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -55,6 +65,7 @@ class Stopwatch(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the watch."""
         torch.manual_seed(state.global_step)
+        hf.draw = _as_generate if state.global_step == 0 else draw
         self.steps.append(dict.fromkeys((WHOLE, *PHASES), 0.0))
         self._start = self.clock()
 

@@ -23,10 +23,11 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, Qwen2_5OmniThinkerModel
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from models.block_attention import BlockBias
+from models.head_tiles import small_tiles
 from runtime.errors import ConfigError
 
 Formulation = Literal["packed", "cache", "rows"]
@@ -88,12 +89,13 @@ def run_prompt(backbone: PreTrainedModel, prompt: dict[str, Any], run=None) -> P
 def run_completion(
     backbone: PreTrainedModel,
     ids_NC: torch.Tensor,
-    mask_NK: torch.Tensor,
+    mask_NK: torch.Tensor | None,
     position_NC: torch.Tensor,
-    cache: DynamicCache,
+    cache: Cache,
     run=None,
+    **attention: Any,
 ) -> torch.Tensor:
-    """Language model over text that follows cached keys; K counts cached and new positions.
+    """Language model over text that follows cached keys; K counts cached and new positions. The rest goes to the attention.
 
     Returns:
         (N, C, H) hidden states.
@@ -106,6 +108,7 @@ def run_completion(
         position_ids=position_NC.expand(3, -1, -1) if omni else position_NC,
         past_key_values=cache,
         use_cache=True,
+        **attention,
     ).last_hidden_state
 
 
@@ -234,7 +237,9 @@ def score(model: torch.nn.Module, shared: SharedPrefix) -> tuple[torch.Tensor, t
     """
     real_NC = shared.completion_mask_NC.bool()
     # labels that need no shift: TRL's head takes every position that it is given, on a CPU at least
-    out = model(shift_labels=shared.completion_ids_NC[real_NC][None], fused_lm_head=True, shared_prefix=shared)
+    labels = shared.completion_ids_NC[real_NC][None]
+    with small_tiles(labels.device):
+        out = model(shift_labels=labels, fused_lm_head=True, shared_prefix=shared)
 
     def spread(values_1T: torch.Tensor) -> torch.Tensor:
         return values_1T.new_zeros(real_NC.shape).masked_scatter(real_NC, values_1T)

@@ -20,6 +20,7 @@ from transformers import PrinterCallback
 from trl.trainer.sft_config import SFTConfig as TRLConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from models.head_tiles import small_tiles
 from models.packing import attach, pack
 from models.processor import Processor
 from models.resume import Resumable
@@ -65,7 +66,9 @@ class MediaSFTTrainer(Resumable, SFTTrainer):
         metrics = self._metrics["train" if model.training else "eval"]
         metrics["sft/padding"].append(1 - real / run)
         metrics["sft/row_tokens"].append(run / rows)
-        return super().compute_loss(model, pack(inputs) if self.packing else inputs, return_outputs, num_items_in_batch)
+        inputs = pack(inputs) if self.packing else inputs
+        with small_tiles(mask_BL.device):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
 
 class Collator:

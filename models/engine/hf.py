@@ -3,28 +3,22 @@
 from collections.abc import Sequence
 
 import torch
-from transformers.cache_utils import DynamicCache
 
 from models.engine.base import Completion, Sampling
 from models.fingerprint import Fingerprint, watch
+from models.group_cache import GroupCache, decoding
 from models.processor import Encoded, Processor
-from models.shared_prefix import PromptState, backbone_of, run_completion, run_prompt, thinker
+from models.shared_prefix import PromptState, backbone_of, run_prompt, thinker
 
 
-def _copied(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
-    """A cache with the given rows of `cache`, which itself stays usable for the next round."""
-    layers = []
-    for keys, values, window in cache:
-        assert keys is not None and values is not None, "a prompt that was not run"
-        layers.append((keys[rows], values[rows], window))
-    return DynamicCache(layers)
+def draw(probs_NV: torch.Tensor) -> torch.Tensor:
+    """(N, 1) an index for each row of probabilities: the first at which their sum is above a uniform number.
 
-
-def _draw(logits_NV: torch.Tensor, temperature: float) -> torch.Tensor:
-    """One token a row: the most likely one at temperature 0, else a sample."""
-    if not temperature:
-        return logits_NV.argmax(-1)
-    return torch.multinomial(logits_NV.softmax(-1), 1)[:, 0]
+    In float64, because a vocabulary is long. `multinomial` draws a number for each of its tokens, and takes ten times as long.
+    """
+    sum_NV = probs_NV.cumsum(-1, dtype=torch.float64)
+    at_N1 = torch.rand(len(sum_NV), 1, dtype=torch.float64, device=sum_NV.device) * sum_NV[:, -1:]
+    return torch.searchsorted(sum_NV, at_N1, right=True)
 
 
 class HFEngine:
@@ -73,24 +67,16 @@ class HFEngine:
         assert head is not None
         device = state.mask_BP.device
         rows_N = torch.tensor(prompt_of, dtype=torch.long, device=device)
-        cache = _copied(state.cache, rows_N)
-        mask_NK = state.mask_BP[rows_N]
         position_N = state.next_position_B[rows_N]
         logits_NV = head(state.hidden_BPH[rows_N, -1]).float()
-
-        if prefixes is not None and any(prefixes):  # shorter ones are padded in front, behind a masked column
-            length = max(map(len, prefixes))
-            ids_NH = torch.zeros(len(rows_N), length, dtype=torch.long, device=device)
-            real_NH = torch.zeros_like(ids_NH)
-            for row, prefix in enumerate(prefixes):
-                if prefix:
-                    ids_NH[row, -len(prefix) :] = torch.tensor(list(prefix), device=device)
-                    real_NH[row, -len(prefix) :] = 1
-            mask_NK = torch.cat([mask_NK, real_NH.to(mask_NK.dtype)], 1)
-            places_NH = position_N[:, None] + (real_NH.cumsum(1) - 1).clamp(min=0)
-            hidden_NH = run_completion(backbone, ids_NH, mask_NK, places_NH, cache)[:, -1]
-            logits_NV = torch.where(real_NH.any(1)[:, None], head(hidden_NH).float(), logits_NV)
-            position_N = position_N + real_NH.sum(1)
+        forced = max(map(len, prefixes), default=0) if prefixes else 0
+        ids_NF = torch.zeros(len(rows_N), forced, dtype=torch.long, device=device)
+        real_NF = torch.zeros_like(ids_NF)  # shorter ones are padded in front
+        for row, prefix in enumerate(prefixes or ()):
+            if prefix:
+                ids_NF[row, -len(prefix) :] = torch.tensor(list(prefix), device=device)
+                real_NF[row, -len(prefix) :] = 1
+        cache = GroupCache(state.cache, state.mask_BP, rows_N, real_NF, sampling.max_new_tokens)
 
         banned = torch.tensor(self.processor.forbidden_ids, dtype=torch.long, device=device)
         ends = torch.tensor(self.processor.eos_ids, dtype=torch.long, device=device)
@@ -98,29 +84,33 @@ class HFEngine:
         logprobs: list[list[float]] = [[] for _ in prompt_of]
         finished = [False] * len(prompt_of)
         live = list(range(len(prompt_of)))  # which completion each row of the tensors still holds
-        for step in range(sampling.max_new_tokens):
-            scaled_NV = logits_NV / (sampling.temperature or 1.0)
-            allowed_NV = scaled_NV.index_fill(1, banned, -torch.inf)
-            token_N = _draw(allowed_NV, sampling.temperature)
-            logprob_N = scaled_NV.log_softmax(-1).gather(1, token_N[:, None])[:, 0]
-            over_N = torch.isin(token_N, ends)
-            for i, token, logprob, over in zip(
-                live, token_N.tolist(), logprob_N.tolist(), over_N.tolist(), strict=True
-            ):
-                tokens[i].append(token)
-                logprobs[i].append(logprob)
-                finished[i] = over
-            keep = (~over_N).nonzero()[:, 0]
-            if not len(keep) or step + 1 == sampling.max_new_tokens:
-                break
-            if len(keep) < len(live):  # finished rows leave the batch at once
-                live = [live[i] for i in keep.tolist()]
-                token_N, position_N, mask_NK = token_N[keep], position_N[keep], mask_NK[keep]
-                cache.batch_select_indices(keep)
-            mask_NK = torch.cat([mask_NK, mask_NK.new_ones(len(live), 1)], 1)
-            hidden = run_completion(backbone, token_N[:, None], mask_NK, position_N[:, None], cache)[:, -1]
-            logits_NV = head(hidden).float()
-            position_N = position_N + 1
+        with decoding(backbone, cache) as after:
+            if forced:
+                places_NF = position_N[:, None] + (real_NF.cumsum(1) - 1).clamp(min=0)
+                after_NV = head(after(ids_NF, places_NF)).float()
+                logits_NV = torch.where(real_NF.any(1)[:, None], after_NV, logits_NV)
+                position_N = position_N + real_NF.sum(1)
+            for step in range(sampling.max_new_tokens):
+                scaled_NV = logits_NV / (sampling.temperature or 1.0)
+                allowed_NV = scaled_NV.index_fill(1, banned, -torch.inf)
+                token_N1 = draw(allowed_NV.softmax(-1)) if sampling.temperature else allowed_NV.argmax(-1, keepdim=True)
+                token_N, logprob_N = token_N1[:, 0], scaled_NV.log_softmax(-1).gather(1, token_N1)[:, 0]
+                over_N = torch.isin(token_N, ends)
+                for i, token, logprob, over in zip(
+                    live, token_N.tolist(), logprob_N.tolist(), over_N.tolist(), strict=True
+                ):
+                    tokens[i].append(token)
+                    logprobs[i].append(logprob)
+                    finished[i] = over
+                keep = (~over_N).nonzero()[:, 0]
+                if not len(keep) or step + 1 == sampling.max_new_tokens:
+                    break
+                if len(keep) < len(live):  # finished rows leave the batch at once
+                    live = [live[i] for i in keep.tolist()]
+                    token_N, position_N = token_N[keep], position_N[keep]
+                    cache.keep(keep)
+                logits_NV = head(after(token_N[:, None], position_N[:, None])).float()
+                position_N = position_N + 1
         return [Completion(tuple(t), tuple(p), done) for t, p, done in zip(tokens, logprobs, finished, strict=True)]
 
     def generate(self, prompts: Sequence[Encoded], sampling: Sampling, n: int, batch: int) -> list[list[Completion]]:
