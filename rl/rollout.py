@@ -1,17 +1,23 @@
 """Completions for a batch of prompts: sample a group, and where it is stuck, sample some rows again behind a hint.
 
-The hint re-roll uses the same prefilled prompt; only the hint's tokens are new.
+A hint that opens the answer uses the same prefilled prompt, and only its tokens are new; one that stands in the question
+makes a prompt of its own. A ladder goes on to its next rung where the last one helped no row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from models.engine.base import Completion, Engine, Sampling
-from models.processor import Encoded
+from models.fingerprint import Fingerprint
+from models.processor import Encoded, Processor
 from rl.config import HintConfig
-from rl.hints import hint_for, hinted_rows, is_stuck
-from tasks.base import Score, Task
+from rl.hints.control import HintState
+from rl.hints.forms import Rung, hinted_rows, is_stuck, own_words, request, rungs, with_hint
+from tasks.base import Message, Score, Task
 from tasks.record import Record
 
 
@@ -20,12 +26,23 @@ class Rollout:
     """One sibling."""
 
     hint: str
-    """Forced opening; empty without a hint."""
+    """Forced opening; empty without one."""
     hint_ids: tuple[int, ...]
     completion: Completion
     text: str
-    """Hint and completion: what is graded."""
+    """Opening and completion: what is graded."""
     score: Score
+    level: int = 0
+    """Rung of the hint, 0 without one."""
+    tells: bool = False
+    """Whether a hint states a verdict, so that `discriminate` says nothing about this row."""
+    context: int = 0
+    """Which of the group's contexts it was written in."""
+
+    @property
+    def hinted(self) -> bool:
+        """Whether it was given a hint of any kind."""
+        return self.level > 0
 
 
 def solved(score: Score) -> bool | None:
@@ -39,11 +56,48 @@ class Group:
     """All siblings of one prompt."""
 
     record: Record
-    prompt: Encoded
+    contexts: tuple[Encoded, ...]
+    """The prompt, and the prompt with a hint in its question where there is one."""
+    seen: Fingerprint
+    """What the engine was given of its media."""
     rollouts: tuple[Rollout, ...]
     unhinted: tuple[Score, ...]
-    """Scores of the first, unhinted round: what stuck and solve rates are computed from."""
+    """Scores of the rollouts that no hint was given to, those that hinted ones have replaced included."""
     stuck: bool
+    tokens: int
+    """Generated for it, replaced rollouts and the policy's own hints included."""
+    refused: bool = False
+    """Whether its hint said too much and was not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hinting:
+    """How hints are given in one step."""
+
+    cfg: HintConfig
+    state: HintState
+    probability: float
+    """That a stuck prompt is hinted."""
+    references: Mapping[str, str]
+    """Verified chains by uid; may lack any."""
+
+
+@dataclass
+class _Draft:
+    """A group in the making."""
+
+    record: Record
+    messages: list[Message]
+    contexts: list[Encoded]
+    seen: Fingerprint
+    ahead: bool
+    """Hinted whatever the unhinted rows say, so that the others need not be written without a hint first."""
+    rungs: list[Rung]
+    rows: list[Rollout]
+    unhinted: tuple[Score, ...] = ()
+    stuck: bool = False
+    tokens: int = 0
+    refused: bool = False
 
 
 def roll_out(
@@ -53,9 +107,9 @@ def roll_out(
     records: Sequence[Record],
     group: int,
     sampling: Sampling,
-    hint: HintConfig,
+    hinting: Hinting,
 ) -> list[Group]:
-    """Sample `group` completions for each record, hinting stuck groups.
+    """Sample `group` completions for each record, some of them behind a hint.
 
     Args:
         task: makes the prompts and grades.
@@ -64,32 +118,109 @@ def roll_out(
         records: [B] one prompt each.
         group: siblings per prompt.
         sampling: how to draw.
-        hint: whom to hint.
+        hinting: whom to hint, and how.
 
     Returns:
         [B] groups, in order.
     """
-    processor = engine.processor
-    prompts = [processor.encode(task.prompt(record, root)) for record in records]
+    cfg, processor = hinting.cfg, engine.processor
+    messages = [task.prompt(record, root) for record in records]
+    prompts = [processor.encode(m) for m in messages]
     state = engine.prefill(prompts)
-    sampled = engine.sample(state, [b for b in range(len(records)) for _ in range(group)], sampling)
-
-    def graded(record: Record, hint_text: str, hint_ids: tuple[int, ...], completion: Completion) -> Rollout:
-        text = hint_text + processor.decode(completion.token_ids)
-        return Rollout(hint_text, hint_ids, completion, text, task.score(record, text))
-
-    rows = [graded(records[i // group], "", (), completion) for i, completion in enumerate(sampled)]
-    groups = [rows[b * group : (b + 1) * group] for b in range(len(records))]
-    first = [tuple(r.score for r in g) for g in groups]
-    stuck = [is_stuck(scores) for scores in first]
-    hints = [hint_for(task, record, hint) if s else None for record, s in zip(records, stuck, strict=True)]
-    again = [(b, i) for b, text in enumerate(hints) if text for i in hinted_rows(group, hint.share)]
-    if again:
-        ids = {b: tuple(processor.text_ids(text)) for b, text in enumerate(hints) if text}
-        redone = engine.sample(state, [b for b, _ in again], sampling, prefixes=[ids[b] for b, _ in again])
-        for (b, i), completion in zip(again, redone, strict=True):
-            groups[b][i] = graded(records[b], hints[b] or "", ids[b], completion)
-    return [
-        Group(record, prompt, tuple(g), scores, s)
-        for record, prompt, g, scores, s in zip(records, prompts, groups, first, stuck, strict=True)
+    chosen = [torch.rand(()).item() < hinting.probability for _ in records]
+    drafts = [
+        _Draft(record, m, [prompt], seen, c and cfg.when == "always", [], [])
+        for record, m, prompt, seen, c in zip(records, messages, prompts, engine.fingerprints, chosen, strict=True)
     ]
+    hinted = hinted_rows(group, cfg)
+
+    _prepare([d for d in drafts if d.ahead], task, engine, sampling, hinting)
+    counts = [hinted.start if d.rungs else group for d in drafts]
+    said = iter(engine.sample(state, [b for b, count in enumerate(counts) for _ in range(count)], sampling))
+    for draft, count in zip(drafts, counts, strict=True):
+        for _ in range(count):
+            draft.rows.append(_graded(task, processor, draft.record, next(said)))
+        draft.unhinted = tuple(row.score for row in draft.rows)
+        draft.stuck = is_stuck(draft.unhinted)
+        draft.tokens += sum(len(row.completion.token_ids) for row in draft.rows)
+    _prepare(
+        [d for d, c in zip(drafts, chosen, strict=True) if c and d.stuck and not d.ahead],
+        task,
+        engine,
+        sampling,
+        hinting,
+    )
+
+    while climbing := [b for b, d in enumerate(drafts) if d.rungs]:
+        place = drafts[climbing[0]].rungs[0].place
+        now = [b for b in climbing if drafts[b].rungs[0].place == place]
+        _round(task, engine, state, drafts, now, hinted, sampling)
+    return [
+        Group(d.record, tuple(d.contexts), d.seen, tuple(d.rows), d.unhinted, d.stuck, d.tokens, d.refused)
+        for d in drafts
+    ]
+
+
+def _prepare(drafts: Sequence[_Draft], task: Task, engine: Engine, sampling: Sampling, hinting: Hinting) -> None:
+    """Give each draft the rungs that its strategy has for it."""
+    cfg, processor = hinting.cfg, engine.processor
+    if cfg.strategy != "self":
+        for d in drafts:
+            tried = [s.answer.verdict for s in d.unhinted if s.answer is not None and s.answer.verdict is not None]
+            d.rungs = rungs(task, d.record, cfg, tried, hinting.references.get(d.record.uid), hinting.state.length)
+        return
+    known = [d for d in drafts if d.record.target.hintable and d.record.uid in hinting.references]
+    if not known:
+        return
+    asked = [request(d.messages, hinting.references[d.record.uid]) for d in known]
+    state = engine.prefill([processor.encode(m) for m in asked])
+    for d, said in zip(known, engine.sample(state, range(len(known)), sampling), strict=True):
+        rung = own_words(processor.decode(said.token_ids), task, d.record)
+        d.tokens += len(said.token_ids)
+        d.rungs, d.refused = ([], True) if rung is None else ([rung], False)
+
+
+def _round(
+    task: Task,
+    engine: Engine,
+    state: Any,
+    drafts: Sequence[_Draft],
+    now: Sequence[int],
+    hinted: range,
+    sampling: Sampling,
+) -> None:
+    """Roll out the hinted rows of some groups on their next rung, all of one place; a group that it helped climbs no further."""
+    processor, taken = engine.processor, [drafts[b].rungs.pop(0) for b in now]
+    query = taken[0].place == "query"
+    if query:
+        for b, rung in zip(now, taken, strict=True):
+            drafts[b].contexts.append(processor.encode(with_hint(drafts[b].messages, rung.texts[0])))
+        state = engine.prefill([drafts[b].contexts[-1] for b in now])
+    jobs = [(at, b, rung, i) for at, (b, rung) in enumerate(zip(now, taken, strict=True)) for i in hinted]
+    openings = ["" if query else rung.texts[i % len(rung.texts)] for _, _, rung, i in jobs]
+    prefixes = None if query else [processor.text_ids(text) for text in openings]
+    said = engine.sample(state, [at if query else b for at, b, _, _ in jobs], sampling, prefixes)
+    for (_, b, rung, i), opening, completion in zip(jobs, openings, said, strict=True):
+        draft = drafts[b]
+        row = _graded(task, processor, draft.record, completion, rung, opening)
+        draft.rows[i : i + 1] = [row]  # in place of the sibling, or behind the last one
+        draft.tokens += len(completion.token_ids)
+    for b in now:
+        if any(drafts[b].rows[i].score.parts["discriminate"] for i in hinted):
+            drafts[b].rungs = []
+
+
+def _graded(
+    task: Task,
+    processor: Processor,
+    record: Record,
+    completion: Completion,
+    rung: Rung | None = None,
+    opening: str = "",
+) -> Rollout:
+    text = opening + processor.decode(completion.token_ids)
+    score = task.score(record, text)
+    if rung is None:
+        return Rollout("", (), completion, text, score)
+    ids = tuple(processor.text_ids(opening)) if opening else ()
+    return Rollout(opening, ids, completion, text, score, rung.level, rung.tells, int(rung.place == "query"))

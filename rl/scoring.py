@@ -71,22 +71,27 @@ class Scorer:
         self.note = note
 
     def score(
-        self, model: torch.nn.Module, prompts: Sequence[Encoded], ids_NC: torch.Tensor, mask_NC: torch.Tensor
+        self,
+        model: torch.nn.Module,
+        prompts: Sequence[Encoded],
+        owners_N: torch.Tensor,
+        ids_NC: torch.Tensor,
+        mask_NC: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Score N completions of B prompts, N / B siblings side by side; see `models.shared_prefix.score`."""
+        """Score N completions of B prompts, `owners_N` the index of each one's; see `models.shared_prefix.score`."""
         if not self.verified:
-            self._verify(model, prompts, ids_NC, mask_NC)
-        return self._score(self.formulation, model, prompts, ids_NC, mask_NC)
+            self._verify(model, prompts, owners_N, ids_NC, mask_NC)
+        return self._score(self.formulation, model, prompts, owners_N, ids_NC, mask_NC)
 
     def _score(
         self,
         formulation: Formulation,
         model: torch.nn.Module,
         prompts: Sequence[Encoded],
+        owners_N: torch.Tensor,
         ids_NC: torch.Tensor,
         mask_NC: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        owners_N = torch.arange(len(prompts), device=ids_NC.device).repeat_interleave(len(ids_NC) // len(prompts))
         if formulation == "rows":
             prompts, owners_N = [prompts[b] for b in owners_N.tolist()], torch.arange(len(ids_NC), device=ids_NC.device)
         batch = self.processor.collate(prompts, ids_NC.device)
@@ -95,15 +100,20 @@ class Scorer:
 
     @torch.no_grad()
     def _verify(
-        self, model: torch.nn.Module, prompts: Sequence[Encoded], ids_NC: torch.Tensor, mask_NC: torch.Tensor
+        self,
+        model: torch.nn.Module,
+        prompts: Sequence[Encoded],
+        owners_N: torch.Tensor,
+        ids_NC: torch.Tensor,
+        mask_NC: torch.Tensor,
     ) -> None:
         """Hold the formulation against rows on a few groups, and give it up, on all ranks, where they disagree on one."""
-        few = prompts[:CHECKED]
-        rows = slice(0, len(ids_NC) // len(prompts) * len(few))
+        few, rows = prompts[:CHECKED], owners_N < CHECKED
         training = model.training
         model.eval()  # an adapter's dropout would make any two forwards differ
         found_NC, plain_NC = (
-            self._score(f, model, few, ids_NC[rows], mask_NC[rows])[0] for f in (self.formulation, "rows")
+            self._score(f, model, few, owners_N[rows], ids_NC[rows], mask_NC[rows])[0]
+            for f in (self.formulation, "rows")
         )
         model.train(training)
         difference = (found_NC - plain_NC)[mask_NC[rows].bool()].abs()

@@ -13,11 +13,13 @@ from models.engine.config import EngineConfig, make_engine
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from rl.config import HintConfig, RewardConfig, RLConfig
+from rl.hints.forms import QUOTING
 from rl.train import train
 from runtime.errors import StageError
 from runtime.main import CONF, command
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
+from tasks.record import read_records
 
 
 def run(session: Session) -> dict[str, Any]:
@@ -34,6 +36,13 @@ def run(session: Session) -> dict[str, Any]:
             f"rl: there is no checkpoint at {init}; run `python -m sft` with the same settings first, or name one with "
             "rl.init=FOLDER"
         )
+    quoting = hint.strategy in QUOTING
+    chains = Path(settings.chains) if settings.chains else session.folder / "synth" / "chains.jsonl"
+    if quoting and not chains.is_file():
+        raise StageError(
+            f"rl: hint.strategy={hint.strategy} takes its hints from chains, and there are none at {chains}; run "
+            "`python -m data_synth` with the same settings first, or name a file with rl.chains=FILE"
+        )
 
     def work() -> dict[str, Any]:
         seed_everything(session.seed)
@@ -41,6 +50,7 @@ def run(session: Session) -> dict[str, Any]:
         processor = load_processor(session.model, init)
         model = load_model(session.model, init, train=True)
         dev = data.split("dev")
+        references = {r.uid: r.rationale for r in read_records(chains) if r.rationale} if quoting else {}
 
         def measure_dev(policy: torch.nn.Module) -> dict[str, float]:
             return measure(task, policy, processor, dev, data.root, evaluation)
@@ -55,13 +65,14 @@ def run(session: Session) -> dict[str, Any]:
                 settings,
                 hint,
                 reward,
+                references,
                 folder,
                 session.seed,
                 measure_dev if dev else None,
                 partial(make_engine, engine, session.model, init, folder / "engine", session.seed),
             )
 
-    inputs = {"records": session.records, "init": init}
+    inputs = {"records": session.records, "init": init} | ({"chains": chains} if quoting else {})
     return run_stage(folder, session.settings(rl=settings, hint=hint, reward=reward), inputs, work)
 
 

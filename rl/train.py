@@ -1,7 +1,7 @@
 """The reinforcement stage: train (or go on), and write the policy."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -46,6 +46,7 @@ def train(
     cfg: RLConfig,
     hint: HintConfig,
     weights: RewardConfig,
+    references: Mapping[str, str],
     folder: Path,
     seed: int,
     measure_dev: Callable[[torch.nn.Module], dict[str, float]] | None,
@@ -62,6 +63,7 @@ def train(
         cfg: settings of the stage.
         hint: whom to hint and how hinted rows count.
         weights: of the reward parts.
+        references: verified chains by uid, from which some strategies take their hints; may lack any.
         folder: gets checkpoints, metrics.jsonl, rollouts/ and final/.
         seed: of prompt order and sampling.
         measure_dev: unhinted metrics of a model on the dev records; None for none.
@@ -98,6 +100,7 @@ def train(
         cfg,
         hint,
         weights,
+        references,
         folder,
         seed,
         [evaluate, *callbacks] if evaluate else callbacks,

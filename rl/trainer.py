@@ -3,15 +3,23 @@
 Four methods of `GRPOTrainer` are touched. `rollout_func` (an argument) samples and hints. `compute_loss` (public) and
 `_generate_and_score_completions` carry each group's prompt and media beside its rows: tensors are viewed as (B, G, ...), so
 that TRL's shuffling and splitting, which act on axis 0, move whole groups. `_get_per_token_logps_and_entropies` scores the
-completions of a group on one shared prompt (rl/scoring.py). Hint tokens are context: `env_mask` takes them out of the
-loss, unless `hint.prefix=learnt` leaves them in.
+completions of a group on one shared prompt (rl/scoring.py), or on two where a hint stands in the question.
+
+What is learnt of a hint, by `hint.prefix`:
+
+    masked      nothing: it is context, which `env_mask` takes out of the loss; the row is scored where it was written
+    likelihood  besides, forced openings get a likelihood term whose weight anneals (UFT, arXiv 2505.16984)
+    weighted    the row is taken for a sample of the policy without a hint, importance-weighted by what it was written with: a
+                forced token was written with probability 1, and a hint in the question is left out of the context
+                (mechanism C of the literature: LUFFY, Guide-GRPO); clipped as TRL's loss clips every ratio
+    learnt      forced tokens carry the row's advantage like its own, as if the policy had written them: a heuristic
 
 Axes: B prompts, G siblings, N = B*G rows, C completion length (hint included).
 """
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import fmean
@@ -21,7 +29,8 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset as HFDataset
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerState
+from transformers.trainer_callback import ExportableState
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
@@ -36,7 +45,8 @@ from models.shared_prefix import attach
 from rl import parity
 from rl.advantage import advantages, reward
 from rl.config import HintConfig, RewardConfig, RLConfig
-from rl.rollout import Group, Rollout, roll_out, solved
+from rl.hints.control import HintState
+from rl.rollout import Group, Hinting, Rollout, roll_out, solved
 from rl.scoring import Scorer, formulation
 from runtime.errors import ParityError
 from runtime.files import write_jsonl
@@ -58,6 +68,39 @@ class EpochRepeatSampler(RepeatSampler):
         self.generator.manual_seed(self.seed + epoch)
 
 
+class Memory(TrainerCallback, ExportableState):
+    """What the stage remembers besides weights and optimizer: the Trainer writes it into `trainer_state.json`, its last file."""
+
+    def __init__(self, hints: HintState) -> None:
+        self.hints = hints
+        self.generated = 0
+        """Tokens so far, on all ranks."""
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {"args": {}, "attributes": {"hints": self.hints.to_json(), "generated": self.generated}}
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Take up what the checkpoint says."""
+        states: Any = state.stateful_callbacks  # a dictionary by then
+        saved = states[type(self).__name__]["attributes"]
+        self.hints, self.generated = HintState(**saved["hints"]), saved["generated"]
+
+
+def _dealt(contexts: Sequence[Sequence[Encoded]], context_N: torch.Tensor) -> tuple[list[Encoded], torch.Tensor]:
+    """The contexts of some groups that any row is scored in, and the index of each row's.
+
+    Args:
+        contexts: [B] of each group.
+        context_N: N / B rows for each group: which of its contexts each is scored in.
+    """
+    size = len(context_N) // len(contexts)
+    wanted = [(row // size, which) for row, which in enumerate(context_N.tolist())]
+    used = sorted(set(wanted))
+    owners = [used.index(place) for place in wanted]
+    return [contexts[group][which] for group, which in used], torch.tensor(owners, device=context_N.device)
+
+
 def total(prompts: list[str], reward: list[float | None], **_: Any) -> list[float | None]:
     """TRL's reward function: the rewards that the rollout already computed."""
     return reward
@@ -74,6 +117,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         settings: the stage's settings.
         hint: whom to hint and how hinted rows count.
         weights: of the reward parts.
+        references: verified chains by uid, from which some strategies take their hints; may lack any.
         rollouts: folder that gets one `step_*.jsonl` per generation, with everything the model said.
         engine: makes the engine for policy and processor, once distributed training is set up.
     """
@@ -93,6 +137,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         settings: RLConfig,
         hint: HintConfig,
         weights: RewardConfig,
+        references: Mapping[str, str],
         rollouts: Path,
         train_dataset: Any,
         callbacks: list[TrainerCallback],
@@ -120,15 +165,26 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         self.record_of = {record.uid: record for record in records}
         self.parity: dict[str, float] = {}
         """The latest reading of the parity gate."""
+        self.references = references
+        self.memory = Memory(HintState.start(hint))
+        self.add_callback(self.memory)
         self._groups: list[Group] = []
-        self._prompts: list[Encoded] = []
-        """Prompts of the rows that are scored next: all groups right after sampling, a micro-batch's in its loss."""
-        self._fingerprints: list[Fingerprint] = []
-        """What the engine was given of the groups' prompts."""
+        self._contexts: list[tuple[Encoded, ...]] = []
+        """Prompts of the rows that are scored next: of all groups right after sampling, of a micro-batch's in its loss."""
+        self._context_N = torch.zeros(0, dtype=torch.long)
+        """Which of its group's contexts each of these rows is scored in."""
+        self._given_NC: torch.Tensor | None = None
+        """Which tokens of these rows a hint has forced."""
+        self._learnt_NC: torch.Tensor | None = None
+        """Their log-probabilities, with a gradient, while a loss is computed."""
         self._engine_logps: torch.Tensor | None = None
         self._check_due = False
         self._sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         """Of each metric since the last row of the log: weighted sum, and sum of weights."""
+        self._visited: list[Group] = []
+        """Groups of this step, those that were replaced included."""
+        self._generated = 0
+        """Tokens of this step on this rank."""
         self._tokens: Counter[str] = Counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self.scorer = Scorer(self.accelerator, processor, formulation(model, settings), self._count)
@@ -164,55 +220,116 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             training = model.training
             model.eval()
             self.engine.follow(model, self.state.global_step)
-            self._groups = roll_out(
-                self.task,
-                self.engine,
-                self.root,
-                [self.record_of[uid] for uid in uids[::size]],
-                size,
-                Sampling(self.settings.max_new_tokens, self.settings.temperature),
-                self.hint,
-            )
+            self._groups = self._sample([self.record_of[uid] for uid in uids[::size]])
             model.train(training)
-        self._fingerprints = self.engine.fingerprints
-        self._prompts = [g.prompt for g in self._groups]
-        rows = [r for g in self._groups for r in g.rollouts]
+        groups = self._groups
+        rows = [r for g in groups for r in g.rollouts]
         self._seconds["rollout"] += time.perf_counter() - start
-        self._tokens["rollout"] += sum(len(r.completion.token_ids) for r in rows)
-        rewards = [self._reward(r) for r in rows]
-        self._log_groups(rewards)
-        learnt = int(self.hint.prefix == "learnt")
+        self._tokens["rollout"] += sum(g.tokens for g in groups)
+        self._learn_of_hints()
+        self._log_groups()
+        self._contexts = [g.contexts for g in groups]
+        self._context_N = torch.tensor([self._scored_in(r) for r in rows], device=self.accelerator.device)
+        learnt = int(self.hint.prefix in ("learnt", "weighted"))
         return {
-            "prompt_ids": [g.prompt.ids.tolist() for g in self._groups for _ in range(size)],
+            "prompt_ids": [g.contexts[0].ids.tolist() for g in groups for _ in range(size)],
             "completion_ids": [[*r.hint_ids, *r.completion.token_ids] for r in rows],
             "logprobs": [[None] * len(r.hint_ids) + list(r.completion.logprobs) for r in rows],
             "env_mask": [[learnt] * len(r.hint_ids) + [1] * len(r.completion.token_ids) for r in rows],
-            "reward": rewards,
+            "reward": [self._reward(r) for r in rows],
         }
+
+    def _sample(self, records: Sequence[Record]) -> list[Group]:
+        """Groups for these records; with `rl.no_signal=resample`, others in place of those whose rewards are all alike.
+
+        Other prompts are drawn at random, as many as have to be replaced, `rl.resamples` times at most (dynamic sampling: DAPO,
+        arXiv 2503.14476, which goes on until the batch is full).
+        """
+        step, steps = self.state.global_step, self.args.max_steps
+        hints = self.memory.hints
+        hinting = Hinting(self.hint, hints, hints.probability(self.hint, step, steps), self.references)
+        sampling = Sampling(self.settings.max_new_tokens, self.settings.temperature)
+
+        def sampled(records: Sequence[Record]) -> list[Group]:
+            groups = roll_out(self.task, self.engine, self.root, records, self.num_generations, sampling, hinting)
+            self._generated += sum(g.tokens for g in groups)
+            self._visited += groups
+            return groups
+
+        groups, everything = sampled(records), list(self.record_of.values())
+        for _ in range(self.settings.resamples if self.settings.no_signal == "resample" else 0):
+            dead = [b for b, group in enumerate(groups) if not self._advantages([group]).any()]
+            if not dead:
+                break
+            taken = {g.record.uid for g in groups}
+            others = [r for r in everything if r.uid not in taken]
+            drawn = [others[i] for i in torch.randperm(len(others))[: len(dead)].tolist()]
+            self._count("groups/resampled", len(drawn))
+            for b, group in zip(dead, sampled(drawn) if drawn else [], strict=False):
+                groups[b] = group
+        return groups
+
+    def _scored_in(self, rollout: Rollout) -> int:
+        """The context that a row is scored in: where it was written, or without its hint."""
+        return 0 if self.hint.prefix == "weighted" else rollout.context
 
     def _reward(self, rollout: Rollout) -> float | None:
         parts = dict(rollout.score.parts)
-        if rollout.hint and not self.hint.count_leaked and rollout.score.fault is None:
+        if rollout.tells and not self.hint.count_leaked and rollout.score.fault is None:
             parts["discriminate"] = None  # given away by the hint
         return reward(parts, self.reward_weights_by_part)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        out = super()._generate_and_score_completions(inputs)
-        size, rows = self.num_generations, len(inputs)
-        rewards = [row["reward"] for row in inputs]
-        hinted = [bool(r.hint) for g in self._groups for r in g.rollouts]
-        out["advantages"] = advantages(
-            [rewards[i : i + size] for i in range(0, rows, size)],
-            [hinted[i : i + size] for i in range(0, rows, size)],
+        out: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[assignment]
+        groups = self._groups
+        rows = [r for g in groups for r in g.rollouts]
+        size, device = self.num_generations, out["advantages"].device
+        out["advantages"] = self._advantages(groups).flatten().to(device)
+        out["given"] = torch.zeros_like(out["completion_mask"], dtype=torch.bool)
+        for given_C, row in zip(out["given"], rows, strict=True):
+            given_C[: len(row.hint_ids)] = True
+        if self.hint.prefix == "weighted":
+            # what each token was written with; forced ones with certainty
+            written = out["sampling_per_token_logps"]
+            out["old_per_token_logps"] = written.masked_fill(out["given"] | ~out["completion_mask"].bool(), 0.0)
+            elsewhere_N = torch.tensor([self._scored_in(r) != r.context for r in rows], device=device)
+            out["sampling_per_token_logps"] = written.masked_fill(
+                elsewhere_N[:, None], torch.nan
+            )  # nothing to compare with
+        out["context"] = self._context_N.to(device)
+        for name, value in out.items():
+            if torch.is_tensor(value) and value.ndim:
+                out[name] = value.view(len(groups), size, *value.shape[1:])
+        out |= {
+            "contexts": [g.contexts for g in groups],
+            "uids": [g.record.uid for g in groups],
+            "seen": [g.seen for g in groups],
+        }
+        alive = (out["advantages"] != 0).any(1).tolist()
+        self._count_mean("reward/groups_without_signal", [not a for a in alive])
+        return self._without(out, alive) if self.settings.no_signal == "drop" else out
+
+    def _advantages(self, groups: Sequence[Group]) -> torch.Tensor:
+        """(B, G) of all rollouts."""
+        return advantages(
+            [[self._reward(r) for r in g.rollouts] for g in groups],
+            [[r.hinted for r in g.rollouts] for g in groups],
             baseline=self.hint.baseline,
             scale=self.settings.scale,
-        ).to(out["advantages"].device)
-        self._count_mean("reward/groups_without_signal", (out["advantages"] == 0).all(1).float().tolist())
-        for name, value in out.items():
-            if name != "advantages" and torch.is_tensor(value) and value.ndim:
-                out[name] = value.view(rows // size, size, *value.shape[1:])
-        uids = [g.record.uid for g in self._groups]
-        return {**out, "prompts": [g.prompt for g in self._groups], "uids": uids, "fingerprints": self._fingerprints}
+        )
+
+    def _without(self, out: dict[str, Any], alive: Sequence[bool]) -> dict[str, Any]:
+        """The batch without groups that teach nothing, except for as many as its micro-batches need to be of one size."""
+        parts = self.settings.accumulation
+        least = max(parts, -(-sum(alive) // parts) * parts)
+        order = sorted(range(len(alive)), key=lambda b: not alive[b])  # keeps the order of equals
+        kept = sorted(order[:least])
+        out = {
+            name: [value[b] for b in kept] if isinstance(value, list) else value[kept] if value.ndim else value
+            for name, value in out.items()
+        }
+        learnt: Any = self.accelerator.gather((out["completion_mask"] * out["tool_mask"]).sum())
+        return out | {"num_items_in_batch": learnt.sum()}
 
     # Learning
 
@@ -225,10 +342,11 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
     ) -> torch.Tensor:
         """TRL's loss over the rows of whole groups."""
         inputs = dict(inputs)
-        self._prompts, uids, seen = inputs.pop("prompts"), inputs.pop("uids"), inputs.pop("fingerprints")
+        self._contexts, uids, seen = inputs.pop("contexts"), inputs.pop("uids"), inputs.pop("seen")
         for name, value in inputs.items():
             if torch.is_tensor(value) and value.ndim >= 2:
                 inputs[name] = value.flatten(0, 1)
+        self._context_N, self._given_NC = inputs.pop("context"), inputs.pop("given")
         start = time.perf_counter()
         # the first step of a batch of completions at or after each multiple: in its second iteration the policy has moved,
         # and later micro-batches add nothing new
@@ -239,8 +357,12 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             sight = stack.enter_context(watch(self.policy, learning=True)) if self._check_due else None
             loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         self._engine_logps = None
+        if self.hint.prefix == "likelihood":
+            loss = loss + self._likelihood() / self.current_gradient_accumulation_steps
         self._seconds["loss"] += time.perf_counter() - start
-        self._tokens["loss"] += sum(len(p.ids) for p in self._prompts) + int(inputs["completion_mask"].sum())
+        self._tokens["loss"] += sum(len(p.ids) for of in self._contexts for p in of) + int(
+            inputs["completion_mask"].sum()
+        )
         if sight is not None:
             self._check_parity(seen, sight, inputs, uids)
         return loss
@@ -256,21 +378,30 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         **_: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
         """Score completions on their groups' own prompts, media included; the prompt half of `input_ids` is not used."""
-        prompts = self._prompts
-        size = len(input_ids) // len(prompts)
+        size = len(input_ids) // len(self._contexts)
         step = max(1, (batch_size or len(input_ids)) // size)
         logps, entropies = [], []
-        for start in range(0, len(prompts), step):
-            part = prompts[start : start + step]
+        for start in range(0, len(self._contexts), step):
+            part = self._contexts[start : start + step]
             rows = slice(start * size, (start + len(part)) * size)
+            prompts, owners_N = _dealt(part, self._context_N[rows])
             ids_NC, mask_NC = input_ids[rows, -logits_to_keep:], attention_mask[rows, -logits_to_keep:]
-            logps_nC, entropy_nC = self.scorer.score(model, part, ids_NC, mask_NC)
+            logps_nC, entropy_nC = self.scorer.score(model, prompts, owners_N, ids_NC, mask_NC)
             logps.append(logps_nC)
             entropies.append(entropy_nC)
         logps_NC = torch.cat(logps)
         if self._engine_logps is not None:
+            self._learnt_NC = logps_NC
             self._read_logps(logps_NC, self._engine_logps)
         return logps_NC, torch.cat(entropies) if compute_entropy else None, None
+
+    def _likelihood(self) -> torch.Tensor:
+        """Weighted mean over rows of the negative log-likelihood of a token that a hint has forced, 0 in rows without one."""
+        assert self._learnt_NC is not None and self._given_NC is not None
+        weight = self.memory.hints.likelihood(self.hint, self.state.global_step, self.args.max_steps)
+        each_N = -(self._learnt_NC * self._given_NC).sum(1) / self._given_NC.sum(1).clamp(min=1)
+        self._count("hint/likelihood_weight", weight)
+        return weight * each_N.mean()
 
     # Gates and metrics
 
@@ -285,8 +416,8 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             found = self._agreement = parity.compare(logps_NC, engine_NC, self._completion_mask)
             self.parity |= {"logp_mean": found.mean, "logp_max": found.largest}
             self._count("parity/logp_mean", found.mean, found.tokens)
-        given_NC = engine_NC.isnan() & self._completion_mask.bool()
-        if given_NC.any():
+        given_NC = self._given_NC
+        if given_NC is not None and given_NC.any():
             rows = given_NC.any(1)
             written_NC = self._completion_mask.bool() & ~given_NC
             logps = logps_NC.detach()
@@ -323,7 +454,8 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
 
         @torch.no_grad()
         def mean_logp(prompts: Sequence[Encoded]) -> torch.Tensor:
-            self._prompts = list(prompts)
+            self._contexts = [(prompt,) for prompt in prompts]
+            self._context_N = torch.zeros(len(ids_NC), dtype=torch.long, device=ids_NC.device)
             # the bare model: ranks that show different modalities score more or less often, and must not wait for each other
             logps_NC, _, _ = self._get_per_token_logps_and_entropies(self.policy, ids_NC, mask_NC, ids_NC.shape[1])
             return ((logps_NC.detach() * mask_NC).sum(1) / mask_NC.sum(1)).view(-1, size).mean(1)
@@ -354,16 +486,38 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
                 sums[name][1] += weight
         return {name: total / weight for name, (total, weight) in sums.items()}
 
-    def _log_groups(self, rewards: Sequence[float | None]) -> None:
+    def _learn_of_hints(self) -> None:
+        """Let the schedule and the controller see this step's rollouts, of all ranks."""
+        unhinted = [[solved(s) for s in g.unhinted] for g in self._visited]
+        hinted = [solved(r.score) for g in self._visited for r in g.rollouts if r.hinted]
+        counts = (
+            sum(any(x) for x in unhinted),
+            sum(None not in x and len(x) > 0 for x in unhinted),
+            sum(bool(x) for x in hinted),
+            len(hinted),
+            self._generated,
+        )
+        solvable, asked, helped, told, generated = (sum(of) for of in zip(*gather_object([counts]), strict=True))
+        hints = self.memory.hints
+        self._count("hint/probability", hints.probability(self.hint, self.state.global_step, self.args.max_steps))
+        if self.hint.strategy == "adaptive":
+            self._count("hint/length", hints.length)
+        hints.learn(self.hint, (solvable, asked), (helped, told))
+        self.memory.generated += generated
+        self._generated = 0
+
+    def _log_groups(self) -> None:
         """Metrics of DESIGN section 6, and the rollouts themselves on disk."""
         groups = self._groups
         rows = [r for g in groups for r in g.rollouts]
-        hinted = [r for r in rows if r.hint]
-        first = [s for g in groups for s in g.unhinted]
-        self._count_mean("hint/stuck_rate", [g.stuck for g in groups])
-        self._count_mean("hint/rate", [bool(r.hint) for r in rows])
-        # of what stuck prompts are told: 1 is the polarity, 0 where nothing may be said
-        self._count_mean("hint/level", [float(any(r.hint for r in g.rollouts)) for g in groups if g.stuck])
+        visited, self._visited = self._visited, []
+        hinted = [r for r in rows if r.hinted]
+        first = [s for g in visited for s in g.unhinted]
+        self._count_mean("hint/stuck_rate", [g.stuck for g in visited if g.unhinted])
+        self._count_mean("hint/rate", [r.hinted for r in rows])
+        # of what stuck prompts are told: 0 where nothing may be said, or nothing was
+        self._count_mean("hint/level", [float(max(r.level for r in g.rollouts)) for g in groups if g.stuck])
+        self._count_mean("hint/refused", [g.refused for g in groups if g.stuck])
         self._count_mean("solve/verdict_unhinted", [s.parts["discriminate"] for s in first])
         self._count_mean("solve/unhinted", [solved(s) for s in first])
         self._count_mean("solve/hinted", [solved(r.score) for r in hinted])
@@ -380,17 +534,17 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
                     "uid": g.record.uid,
                     "sibling": i,
                     "hint": r.hint,
+                    "level": r.level,
                     "text": r.text,
                     "fault": r.score.fault,
                     "parts": dict(r.score.parts),
-                    "reward": value,
+                    "reward": self._reward(r),
                     "tokens": len(r.completion.token_ids),
                     "finished": r.completion.finished,
                     "stuck": g.stuck,
                 }
-                for (g, i, r), value in zip(
-                    ((g, i, r) for g in groups for i, r in enumerate(g.rollouts)), rewards, strict=True
-                )
+                for g in groups
+                for i, r in enumerate(g.rollouts)
             ),
         )
 
@@ -401,7 +555,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
                 self._count(f"speed/{phase}_tokens_per_s", self._tokens[phase] / seconds, seconds)
         self._seconds.clear()
         self._tokens.clear()
-        logs |= self.counted()
+        logs |= self.counted() | {"tokens/generated": self.memory.generated}
         self._sums.clear()
         super().log(logs, start_time)
 
@@ -416,6 +570,7 @@ def make_trainer(
     settings: RLConfig,
     hint: HintConfig,
     weights: RewardConfig,
+    references: Mapping[str, str],
     folder: Path,
     seed: int,
     callbacks: list[TrainerCallback],
@@ -468,6 +623,7 @@ def make_trainer(
         settings=settings,
         hint=hint,
         weights=weights,
+        references=references,
         rollouts=folder / "rollouts",
         train_dataset=HFDataset.from_dict({"prompt": [r.uid for r in records]}),
         callbacks=callbacks,

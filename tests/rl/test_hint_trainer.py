@@ -45,7 +45,7 @@ def rows(trainer: HintGRPOTrainer, inputs: dict):
     group_of = {g.record.uid: g for g in trainer._groups}
     for b, uid in enumerate(inputs["uids"]):
         for g, rollout in enumerate(group_of[uid].rollouts):
-            yield (b, g), rollout, group_of[uid].prompt
+            yield (b, g), rollout, group_of[uid].contexts[0]
 
 
 def row_logps(model, processor, prompt, completion: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -181,7 +181,7 @@ def test_permuting_groups_changes_nothing_and_parting_them_from_their_prompts_do
     assert moved_loss == pytest.approx(loss, abs=1e-7)
     assert distance(permuted, plain) < 1e-5
     with pytest.raises(ParityError):
-        gradient(trainer, moved | {"prompts": inputs["prompts"]})
+        gradient(trainer, moved | {"contexts": inputs["contexts"]})
 
 
 def test_trls_shuffle_keeps_groups_with_their_prompts(omni_trainer):
@@ -194,7 +194,7 @@ def test_trls_shuffle_keeps_groups_with_their_prompts(omni_trainer):
         orders.add(tuple(inputs["uids"]) == tuple(by_uid))
         for b, uid in enumerate(inputs["uids"]):
             group = by_uid[uid]
-            assert inputs["prompts"][b] is group.prompt
+            assert inputs["contexts"][b] is group.contexts
             ids = [[*r.hint_ids, *r.completion.token_ids] for r in group.rollouts]
             assert [row[: len(i)].tolist() for row, i in zip(inputs["completion_ids"][b], ids, strict=True)] == ids
     assert False in orders  # at least once the order was another one
@@ -238,7 +238,7 @@ def test_media_reach_the_loss(omni_trainer):
         hook.remove()
     with_gradient = {name: (args, kwargs) for name, grad, args, kwargs in seen if grad}
     assert set(with_gradient) == {"audio", "video"}
-    batch = trainer.processor.collate(inputs["prompts"])
+    batch = trainer.processor.collate([of[0] for of in inputs["contexts"]])
     args, kwargs = with_gradient["video"]
     pixels = args[0] if args else kwargs["hidden_states"]
     assert torch.equal(pixels, batch["pixel_values_videos"])
@@ -278,7 +278,7 @@ def test_everything_that_was_said_is_kept(text_trainer, tmp_path):
     assert len({row["uid"] for row in said}) == 4
     for row in said:
         assert set(row) == {
-            *("uid", "sibling", "hint", "text", "fault", "parts", "reward", "tokens", "finished", "stuck")
+            *("uid", "sibling", "hint", "level", "text", "fault", "parts", "reward", "tokens", "finished", "stuck")
         }
         assert set(row["parts"]) == set(PARTS)
         assert row["stuck"] == (row["uid"] in ("r-0", "r-1", "r-2"))

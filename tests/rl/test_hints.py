@@ -9,7 +9,7 @@ from toys import Remarks, hint_config, remark
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from models.processor import MediaSettings, Processor
-from rl.hints import hint_for, hinted_rows, is_stuck
+from rl.hints.forms import hinted_rows, is_stuck, rungs
 from runtime.errors import ConfigError
 from tasks.base import PARTS, Score
 from tasks.dc import GRAMMARS, Answer, render
@@ -19,6 +19,12 @@ WRONG = "<discriminate>negative: words down</discriminate><calibrate>strong</cal
 RIGHT = "<discriminate>positive: words up</discriminate><calibrate>strong</calibrate><answer>2.0</answer>"
 
 FAMILY = Space(("joy", "calm", "anger"), ("pleasant", "pleasant", "unpleasant"))
+
+
+def hint_for(task, record, cfg):
+    """The one text that a strategy of one rung has, or None."""
+    found = rungs(task, record, cfg, [], None, 0.5)
+    return found[0].texts[0] if found else None
 
 
 def score(discriminate, other=1.0):
@@ -62,13 +68,13 @@ def test_a_direction_that_could_not_be_scored_settles_nothing():
     ],
 )
 def test_the_last_siblings_are_hinted_at_least_one_and_never_all(group, share, rows):
-    assert hinted_rows(group, share) == rows
+    assert hinted_rows(group, hint_config(share=share)) == rows
 
 
 def test_hinted_rows_are_one_to_all_but_one_for_every_group_and_share():
     for group in range(2, 17):
         for percent in range(1, 100):
-            assert 1 <= len(hinted_rows(group, percent / 100)) <= group - 1
+            assert 1 <= len(hinted_rows(group, hint_config(share=percent / 100))) <= group - 1
 
 
 def test_the_hint_states_the_true_side():
@@ -96,7 +102,9 @@ def test_without_a_strategy_nobody_is_hinted():
 @pytest.mark.parametrize("grammar", ["think", "evidence_first", "answer_first", "answer"])
 def test_a_grammar_that_does_not_open_with_a_verdict_is_refused(grammar):
     task = Remarks(grammar)
-    message = rf"hint.strategy=polarity: .*grammar '{grammar}' do not open with one; use task.grammar=dc, or hint=none"
+    message = (
+        rf"hint.strategy=polarity: .*grammar '{grammar}' do not open with one; use task.grammar=dc, or hint=query, or"
+    )
     with pytest.raises(ConfigError, match=message):
         hint_config().check_task(task)
     hint_config(strategy="none").check_task(task)

@@ -69,7 +69,7 @@ def test_the_reference_scores_the_same_context_media_and_hints_included(omni_tra
     for b, uid in enumerate(inputs["uids"]):
         for i, rollout in enumerate(groups[uid].rollouts):
             completion = torch.tensor([*rollout.hint_ids, *rollout.completion.token_ids])
-            batch = trainer.processor.collate([groups[uid].prompt])
+            batch = trainer.processor.collate([groups[uid].contexts[0]])
             ids = torch.cat([batch["input_ids"], completion[None]], 1)
             with torch.no_grad():
                 logits = plain(**batch | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits[0]

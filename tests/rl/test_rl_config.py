@@ -9,9 +9,40 @@ from runtime.errors import ConfigError
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"strategy": "ladder"}, r"hint.strategy: one of \('none', 'polarity'\); got 'ladder'; mend the config"),
+        ({"strategy": "nudge"}, r"hint.strategy: one of \('none', 'polarity', .*\); got 'nudge'; mend the config"),
+        ({"when": "never"}, r"hint.when: one of \('stuck', 'always'\); got 'never'; mend the config"),
+        ({"rows": "two"}, r"hint.rows: one of \('share', 'one', 'all'\); got 'two'; mend the config"),
+        (
+            {"schedule": "linear"},
+            r"hint.schedule: one of \('constant', 'cosine', 'ema'\); got 'linear'; mend the config",
+        ),
+        ({"warmup": 1.5}, r"hint.warmup: in \[0, 1\]; got 1.5; mend the config"),
+        ({"ema_decay": -0.1}, r"hint.ema_decay: in \[0, 1\]; got -0.1; mend the config"),
+        ({"ema_off": 2}, r"hint.ema_off: in \[0, 1\]; got 2; mend the config"),
+        ({"start": -1}, r"hint.start: in \[0, 1\]; got -1; mend the config"),
+        ({"target": 1.1}, r"hint.target: in \[0, 1\]; got 1.1; mend the config"),
+        ({"gain": -0.5}, r"hint.gain: 0 or more; got -0.5; mend the config"),
+        ({"likelihood": -1.0}, r"hint.likelihood: 0 or more; got -1.0; mend the config"),
+        (
+            {"strategy": "query", "prefix": "learnt"},
+            "hint.prefix=learnt: learns the opening that a hint forces, and hint.strategy=query forces none, it speaks in the "
+            "question; use hint.prefix=masked or weighted",
+        ),
+        (
+            {"strategy": "self", "prefix": "likelihood"},
+            "hint.prefix=likelihood: learns the opening .*hint.strategy=self forces none",
+        ),
+        (
+            {"strategy": "query", "prefix": "weighted", "rows": "all"},
+            "hint.prefix=weighted: rows whose hint is in the question .* and hint.rows=all leaves no others; use hint.rows=share",
+        ),
+        (
+            {"rows": "all", "when": "always", "schedule": "ema"},
+            "hint.schedule=ema: looks at unhinted rows, and hint.rows=all with hint.when=always leaves none; use hint.rows=share",
+        ),
+        ({"rows": "all", "when": "always", "baseline": "context"}, "hint.baseline=context: looks at unhinted rows"),
         ({"baseline": "mean"}, r"hint.baseline: one of \('shared', 'context'\); got 'mean'; mend the config"),
-        ({"prefix": "loss"}, r"hint.prefix: one of \('masked', 'learnt'\); got 'loss'; mend the config"),
+        ({"prefix": "loss"}, r"hint.prefix: one of \('masked', .*'learnt'\); got 'loss'; mend the config"),
         ({"share": 0.0}, r"hint.share: in \(0, 1\), so that at least one row stays unhinted; got 0.0"),
         ({"share": 1.0}, r"hint.share: in \(0, 1\), so that at least one row stays unhinted; got 1.0"),
     ],
@@ -34,6 +65,8 @@ def test_hint_settings_are_checked(changes, message):
             {"save_every": 25, "iterations": 2},
             "rl.save_every: a multiple of rl.iterations=2, because a checkpoint does not hold the rollouts .*; got 25; mend",
         ),
+        ({"no_signal": "skip"}, r"rl.no_signal: one of \('keep', 'drop', 'resample'\); got 'skip'; mend the config"),
+        ({"resamples": -1}, "rl.resamples: 0 or more; got -1; mend the config"),
         ({"scale": "batch"}, r"rl.scale: one of \('none', 'group'\); got 'batch'; mend the config"),
         ({"loss": "ppo"}, "rl.loss: one of .*'dr_grpo'.*; got 'ppo'; mend the config"),
         (

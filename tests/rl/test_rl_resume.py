@@ -46,7 +46,7 @@ def run(request, text_model, lora, words, tiny, studio_data, arbitrary_studio) -
             at_step(1 + len(read_jsonl(folder / "metrics.jsonl")))  # the row of this step is not written yet
             return {"norm": sum(p.norm().item() for p in policy.parameters())}
 
-        train(model, processor, task, records, root, settings, hint_config(), weights(), folder, 7, measure)
+        train(model, processor, task, records, root, settings, hint_config(), weights(), {}, folder, 7, measure)
 
     return run
 

@@ -34,6 +34,7 @@ def stage(text_model, words, tmp_path: Path):
             rl_config(**settings),
             hint or hint_config(),
             weights(),
+            {},
             tmp_path / "rl",
             0,
             measure_dev,
@@ -48,7 +49,7 @@ def test_too_few_records_are_refused(stage):
 
 
 def test_a_grammar_that_cannot_carry_the_hint_is_refused(stage):
-    with pytest.raises(ConfigError, match=r"use task.grammar=dc, or hint=none"):
+    with pytest.raises(ConfigError, match=r"use task.grammar=dc, or hint=query, or hint=none"):
         stage(task=Remarks("evidence_first"))
 
 

@@ -6,7 +6,8 @@ import pytest
 from toys import Remarks, Script, hint_config, remark
 
 from models.engine.hf import Sampling
-from rl.rollout import roll_out, solved
+from rl.hints.control import HintState
+from rl.rollout import Hinting, roll_out, solved
 from tasks.dc import Fault
 from tasks.target import Ordinal
 
@@ -23,9 +24,10 @@ REST = RIGHT.removeprefix(HINT)  # what a hinted policy still has to write
 TORN = " words</discriminate><calibrate>some</calibrate><answer>-2.0</answer>"  # contradicts its hint
 
 
-def roll(words, records, *rounds, task=None, group=4, **hint):
+def roll(words, records, *rounds, task=None, group=4, references=None, probability=1.0, length=0.5, **hint):
     engine = Script(words, *rounds)
-    groups = roll_out(task or Remarks(), engine, Path("."), records, group, DRAW, hint_config(**hint))  # type: ignore[arg-type]
+    hinting = Hinting(hint_config(**hint), HintState(length), probability, references or {})
+    groups = roll_out(task or Remarks(), engine, Path("."), records, group, DRAW, hinting)  # type: ignore[arg-type]
     assert not engine.rounds
     return groups, engine
 
@@ -34,7 +36,7 @@ def test_the_last_half_of_a_stuck_group_is_rolled_out_again_behind_the_hint(word
     easy, hard = remark("easy"), remark("hard")
     first = [WRONG, RIGHT, "?", WRONG, *[WRONG] * 4]
     (a, b), engine = roll(words, [easy, hard], first, [REST, TORN])
-    assert engine.prefills == 1  # the second round uses the same prefilled prompts
+    assert len(engine.prefilled) == 1  # the second round uses the same prefilled prompts
     ids = tuple(words.text_ids(HINT))
     assert engine.calls == [([0, 0, 0, 0, 1, 1, 1, 1], None), ([1, 1], [ids, ids])]
     assert (a.record, a.stuck, b.record, b.stuck) == (easy, False, hard, True)

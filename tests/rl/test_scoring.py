@@ -310,7 +310,7 @@ def test_an_evaluation_between_sampling_and_loss_changes_nothing(omni_trainer, b
         return loss.item(), torch.cat([p.grad.flatten() for p in trainer.policy.parameters() if p.grad is not None])
 
     def evaluate(trainer: HintGRPOTrainer, inputs: dict) -> None:
-        HFEngine(trainer.policy, brief).generate(inputs["prompts"][:1], Sampling(3, 0.0), n=1, batch=1)
+        HFEngine(trainer.policy, brief).generate(inputs["contexts"][0], Sampling(3, 0.0), n=1, batch=1)
 
     (loss, grad), (evaluated, same) = found(lambda *_: None), found(evaluate)
     assert evaluated == loss

@@ -5,6 +5,7 @@ from pathlib import Path
 from zlib import crc32
 
 from models.engine.hf import Completion, Sampling
+from models.fingerprint import Fingerprint
 from models.processor import Encoded, Processor
 from rl.config import HintConfig, RewardConfig, RLConfig
 from tasks.base import Score, Task
@@ -68,10 +69,13 @@ class Script:
         self.rounds = list(rounds)
         self.calls: list[tuple[list[int], list[tuple[int, ...]] | None]] = []
         """Of every round: the prompt of each completion, and the prefixes."""
-        self.prefills = 0
+        self.prefilled: list[list[str]] = []
+        """Texts of the prompts of every prefill."""
+        self.fingerprints: list[Fingerprint] = []
 
     def prefill(self, prompts: Sequence[Encoded]) -> int:
-        self.prefills += 1
+        self.prefilled.append([self.processor.tokenizer.decode(p.ids) for p in prompts])
+        self.fingerprints = [Fingerprint({}, ()) for _ in prompts]
         return len(prompts)
 
     def sample(
@@ -127,6 +131,7 @@ def rl_config(**changes) -> RLConfig:
         "init": None,
         "max_steps": 2,
         "prompts": 2,
+        "chains": None,
         "group": 4,
         "accumulation": 1,
         "iterations": 1,
@@ -142,6 +147,8 @@ def rl_config(**changes) -> RLConfig:
         "max_new_tokens": 6,
         "scoring": "auto",
         "gradient_checkpointing": False,
+        "no_signal": "keep",
+        "resamples": 2,
         "parity_every": 100,
         "parity_tolerance": 1e-4,
         "eval_every": 0,
@@ -155,10 +162,20 @@ def hint_config(**changes) -> HintConfig:
     """Half of a stuck group is hinted."""
     settings = {
         "strategy": "polarity",
+        "when": "stuck",
+        "rows": "share",
         "share": 0.5,
         "baseline": "shared",
         "count_leaked": True,
         "prefix": "masked",
+        "likelihood": 0.1,
+        "warmup": 0.0,
+        "schedule": "constant",
+        "ema_decay": 0.9,
+        "ema_off": 0.95,
+        "start": 0.5,
+        "target": 0.5,
+        "gain": 0.1,
     }
     return HintConfig(**settings | changes)  # type: ignore[arg-type]
 
