@@ -51,6 +51,10 @@ class Resumable(Trainer):
         assert isinstance(policy, torch.nn.Module)
         return policy
 
+    def finished(self, state: TrainerState) -> bool:
+        """Whether training ends in this state."""
+        return state.global_step >= self.args.max_steps
+
     def go_on(self, folder: Path) -> None:
         """Train to the last step, from the newest whole checkpoint in `folder` or from the start.
 
@@ -59,7 +63,7 @@ class Resumable(Trainer):
         checkpoint = last_checkpoint(folder)
         if checkpoint is not None:
             state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-            if state.global_step >= self.args.max_steps:
+            if self.finished(state):
                 self.state = state
                 self._load_from_checkpoint(str(checkpoint))
                 return

@@ -11,6 +11,7 @@ ROWS = ("share", "one", "all")
 BASELINES = ("shared", "context")
 PREFIXES = ("masked", "likelihood", "weighted", "learnt")
 HINT_SCHEDULES = ("constant", "cosine", "ema")
+ORDERS = ("none", "hard_first", "balanced")
 NO_SIGNAL = ("keep", "drop", "resample")
 SCALES = ("none", "group")
 SCHEDULES = ("constant", "linear", "cosine")
@@ -118,6 +119,7 @@ class RLConfig:
     init: str | None
     chains: str | None
     max_steps: int
+    budget: int | None
     prompts: int
     group: int
     accumulation: int
@@ -136,6 +138,8 @@ class RLConfig:
     gradient_checkpointing: bool
     no_signal: str
     resamples: int
+    order: str
+    hard_below: float
     parity_every: int
     parity_tolerance: float
     eval_every: int
@@ -147,6 +151,10 @@ class RLConfig:
         for name in (*counts, "parity_every", "save_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"rl.{name}: 1 or more; got {getattr(self, name)}; mend the config")
+        if not 0 < self.hard_below <= 1:
+            raise ConfigError(f"rl.hard_below: in (0, 1]; got {self.hard_below}; mend the config")
+        if self.budget is not None and self.budget < 1:
+            raise ConfigError(f"rl.budget: null, or 1 or more tokens; got {self.budget}; mend the config")
         for name in ("eval_every", "resamples"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"rl.{name}: 0 or more; got {getattr(self, name)}; mend the config")
@@ -167,6 +175,7 @@ class RLConfig:
             ("schedule", SCHEDULES),
             ("scoring", SCORINGS),
             ("no_signal", NO_SIGNAL),
+            ("order", ORDERS),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"rl.{name}: one of {allowed}; got {getattr(self, name)!r}; mend the config")

@@ -64,7 +64,7 @@ def train(
         hint: whom to hint and how hinted rows count.
         weights: of the reward parts.
         references: verified chains by uid, from which some strategies take their hints; may lack any.
-        folder: gets checkpoints, metrics.jsonl, rollouts/ and final/.
+        folder: gets checkpoints, metrics.jsonl, rollouts/, difficulty.jsonl and final/.
         seed: of prompt order and sampling.
         measure_dev: unhinted metrics of a model on the dev records; None for none.
         engine: makes what samples.
@@ -110,9 +110,11 @@ def train(
         evaluate.trainer = trainer
     processor.prefetch(task.prompt(record, root) for record in records)
     trainer.go_on(folder / "checkpoints")
-    if trainer.state.global_step < cfg.max_steps:
+    if not trainer.finished(trainer.state):
         raise StageError(f"rl: stopped by a signal at step {trainer.state.global_step}; call the same command to go on")
     trainer.write(processor, folder / "final")
+    if trainer.is_world_process_zero():
+        trainer.memory.solve.export(folder / "difficulty.jsonl", records, cfg.hard_below)
     rows = [row for row in read_jsonl(folder / "metrics.jsonl") if "hint/stuck_rate" in row]
     return {"steps": trainer.state.global_step, "hint": hint_summary(rows), "parity": parity_summary(rows)}
 

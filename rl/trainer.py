@@ -29,12 +29,11 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset as HFDataset
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, TrainerCallback, TrainerState
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import ExportableState
 from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
-from trl.trainer.utils import RepeatSampler
 
 from models.engine.base import MakeEngine, Sampling
 from models.engine.hf import HFEngine
@@ -45,6 +44,7 @@ from models.shared_prefix import attach
 from rl import parity
 from rl.advantage import advantages, reward
 from rl.config import HintConfig, RewardConfig, RLConfig
+from rl.difficulty import DifficultySampler, SolveMemory
 from rl.hints.control import HintState
 from rl.rollout import Group, Hinting, Rollout, roll_out, solved
 from rl.scoring import Scorer, formulation
@@ -55,36 +55,34 @@ from tasks.dc import Fault
 from tasks.record import Record
 
 
-class EpochRepeatSampler(RepeatSampler):
-    """TRL's sampler, with the order of each epoch drawn from seed + epoch.
-
-    The stock one draws every epoch's order from one generator, which a resumed run starts anew: it would see the prompts of
-    the first epoch again. The Trainer calls `set_epoch` where a sampler has it.
-    """
-
-    def set_epoch(self, epoch: int) -> None:
-        """Fix the order of `epoch`."""
-        assert self.seed is not None
-        self.generator.manual_seed(self.seed + epoch)
-
-
 class Memory(TrainerCallback, ExportableState):
     """What the stage remembers besides weights and optimizer: the Trainer writes it into `trainer_state.json`, its last file."""
 
-    def __init__(self, hints: HintState) -> None:
+    def __init__(self, hints: HintState, budget: int | None) -> None:
         self.hints = hints
+        self.solve = SolveMemory()
+        self.budget = budget
         self.generated = 0
         """Tokens so far, on all ranks."""
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"args": {}, "attributes": {"hints": self.hints.to_json(), "generated": self.generated}}
+        return {
+            "args": {},
+            "attributes": {"hints": self.hints.to_json(), "solve": self.solve.state(), "generated": self.generated},
+        }
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Take up what the checkpoint says."""
         states: Any = state.stateful_callbacks  # a dictionary by then
         saved = states[type(self).__name__]["attributes"]
         self.hints, self.generated = HintState(**saved["hints"]), saved["generated"]
+        self.solve.load(saved["solve"])  # the sampler has this one already
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """End the training where the budget of tokens is used up."""
+        if self.budget is not None and self.generated >= self.budget:
+            control.should_save = control.should_training_stop = True
 
 
 def _dealt(contexts: Sequence[Sequence[Encoded]], context_N: torch.Tensor) -> tuple[list[Encoded], torch.Tensor]:
@@ -166,7 +164,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         self.parity: dict[str, float] = {}
         """The latest reading of the parity gate."""
         self.references = references
-        self.memory = Memory(HintState.start(hint))
+        self.memory = Memory(HintState.start(hint), settings.budget)
         self.add_callback(self.memory)
         self._groups: list[Group] = []
         self._contexts: list[tuple[Encoded, ...]] = []
@@ -190,17 +188,23 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         self.scorer = Scorer(self.accelerator, processor, formulation(model, settings), self._count)
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler:
-        source: Any = self.train_dataset if dataset is None else dataset
         rows, steps = self.args.generation_batch_size, self.args.steps_per_generation
         assert rows and steps  # GRPOConfig works them out
-        return EpochRepeatSampler(
-            data_source=source,
+        return DifficultySampler(
+            list(self.record_of.values()),
+            self.memory.solve,
+            self.settings.order,
             mini_repeat_count=self.num_generations,
             batch_size=rows // self.num_generations,
             repeat_count=self.num_iterations * steps,
-            shuffle=True,
             seed=self.args.seed,
         )
+
+    def finished(self, state: TrainerState) -> bool:
+        """At the last step, or where the budget of tokens is used up."""
+        states: Any = state.stateful_callbacks
+        spent, budget = states[Memory.__name__]["attributes"]["generated"], self.settings.budget
+        return super().finished(state) or (budget is not None and spent >= budget)
 
     # Sampling
 
@@ -487,7 +491,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         return {name: total / weight for name, (total, weight) in sums.items()}
 
     def _learn_of_hints(self) -> None:
-        """Let the schedule and the controller see this step's rollouts, of all ranks."""
+        """Let schedule, controller and difficulty see this step's rollouts, of all ranks."""
         unhinted = [[solved(s) for s in g.unhinted] for g in self._visited]
         hinted = [solved(r.score) for g in self._visited for r in g.rollouts if r.hinted]
         counts = (
@@ -497,6 +501,9 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             len(hinted),
             self._generated,
         )
+        visits = [(g.record.uid, outcomes) for g, outcomes in zip(self._visited, unhinted, strict=True)]
+        for uid, outcomes in gather_object(visits):
+            self.memory.solve.note(uid, outcomes, self.state.global_step)
         solvable, asked, helped, told, generated = (sum(of) for of in zip(*gather_object([counts]), strict=True))
         hints = self.memory.hints
         self._count("hint/probability", hints.probability(self.hint, self.state.global_step, self.args.max_steps))

@@ -15,7 +15,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal
 from statistics import median, median_low
@@ -32,6 +32,10 @@ WORD = re.compile(r"[^<>,=:{}\"\s]([^<>,=:{}\"\n]*[^<>,=:{}\"\s])?")
 
 NONE = "none"
 """How an empty set is written."""
+
+RATER_STEP = 1 / 30
+"""Of a scale's width: by so much a mean of five raters on a seven-point scale (CMU-MOSI, -3 to 3) moves when one of them moves by
+one point. The other rated corpora lie around it: VADER 1/80 (ten raters, nine points), CH-SIMS 1/10 (five, three points)."""
 
 
 def number_text(x: float) -> str:
@@ -60,6 +64,16 @@ def _check_number(name: str, x: object, lo: float, hi: float) -> float:
 def _is_anchor(word: object) -> bool:
     """Verdicts are read in lower case, and `none` says that there is none."""
     return isinstance(word, str) and bool(WORD.fullmatch(word)) and word == word.lower() and word != NONE
+
+
+def _near_edge(x: float, lo: float, hi: float, side: Callable[[float], object]) -> bool:
+    """Whether `side`, which never turns back along the scale, changes within a rater's step of `x`.
+
+    Never at an end of the scale: a mean lies there only when all raters agree.
+    """
+    step = RATER_STEP * (hi - lo)
+    below, above = (min(max(round(x + d, 9), lo), hi) for d in (-step, step))  # 0.4 - 0.2 is 0.2, rounding aside
+    return lo < x < hi and side(below) != side(above)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +149,14 @@ class Target(ABC):
         coarse = self.coarse()
         return coarse is not None and coarse != self.render().lower()
 
+    @property
+    def borderline(self) -> bool:
+        """Whether raters one step away would give another `coarse`: failing on it may be the label's fault.
+
+        Only graded kinds have a step; labels of a closed set, positions and texts are never borderline.
+        """
+        return False
+
     def to_json(self) -> dict[str, Any]:
         """A plain JSON object that `target_from_json` reads back."""
         return {"kind": self.kind} | {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
@@ -194,6 +216,11 @@ class Scalar(Target):
     def coarse_space(self) -> tuple[str, ...]:
         return ("negative", "neutral", "positive")
 
+    @property
+    def borderline(self) -> bool:
+        """Whether an edge of the neutral zone is crossed; all of a zone narrower than the step is borderline."""
+        return _near_edge(self.x, self.lo, self.hi, lambda x: replace(self, x=x).coarse())
+
 
 @dataclass(frozen=True)
 class Ordinal(Target):
@@ -239,6 +266,12 @@ class Ordinal(Target):
     def hintable(self) -> bool:
         """Two or three levels are their own coarse form."""
         return len(self.levels) > 3
+
+    @property
+    def borderline(self) -> bool:
+        """Next to a level of another coarse class; not where levels are their own coarse form, and all are next to one."""
+        near = (max(self.level - 1, 0), min(self.level + 1, len(self.levels) - 1))
+        return self.hintable and any(replace(self, level=k).coarse() != self.coarse() for k in near)
 
 
 @dataclass(frozen=True)
@@ -484,9 +517,13 @@ class Vector(Target):
         columns = [[v for v in column if v is not None] for column in zip(*(v.x for v in values), strict=True)]
         return replace(self, x=tuple(median(c) if 2 * len(c) > len(values) else None for c in columns))
 
+    @property
+    def _edge(self) -> float:
+        return self.lo if self.present is None else self.present
+
     def coarse(self) -> str:
-        edge = self.lo if self.present is None else self.present
-        return ", ".join(n for n, v in zip(self.names, self.x, strict=True) if v is not None and v > edge) or NONE
+        rated = zip(self.names, self.x, strict=True)
+        return ", ".join(n for n, v in rated if v is not None and v > self._edge) or NONE
 
     def read_coarse(self, text: str) -> str | None:
         words = _read_list(text.strip().lower())
@@ -497,6 +534,12 @@ class Vector(Target):
     def coarse_space(self) -> tuple[str, ...]:
         """The names; a verdict is a comma list of them."""
         return self.names
+
+    @property
+    def borderline(self) -> bool:
+        """Whether a step would make any rated entry present or absent."""
+        rated = [v for v in self.x if v is not None]
+        return any(_near_edge(v, self.lo, self.hi, lambda v: v > self._edge) for v in rated)
 
 
 @dataclass(frozen=True)
@@ -590,6 +633,12 @@ class Composite(Target):
         """As its anchor, which is never the whole answer when there are further fields."""
         anchor = self._anchor()
         return anchor is not None and (anchor.hintable or len(self.fields) > 1)
+
+    @property
+    def borderline(self) -> bool:
+        """As its anchor."""
+        anchor = self._anchor()
+        return anchor is not None and anchor.borderline
 
 
 KINDS: tuple[type[Target], ...] = (Scalar, Ordinal, Class, LabelSet, IndexSet, Vector, Text, Composite)

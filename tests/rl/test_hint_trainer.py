@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import TEXTS, hint_config
+from toys import hint_config
 from transformers import TrainerCallback
 
 from models.load import base_checkpoint, load_model, load_processor
 from rl.advantage import advantages
-from rl.trainer import EpochRepeatSampler, HintGRPOTrainer
+from rl.trainer import HintGRPOTrainer
 from runtime.errors import ParityError
 from runtime.files import read_jsonl
 from runtime.logs import MetricsCallback
@@ -365,22 +365,6 @@ def test_metrics_without_hints_have_no_hinted_ones(text_trainer, tmp_path):
     (row,) = read_jsonl(tmp_path / "rl" / "metrics.jsonl")
     assert row["hint/stuck_rate"] == row["hint/rate"] == 0.0
     assert not {"solve/hinted", "hint/reliance"} & set(row)
-
-
-def test_every_epoch_has_an_order_of_its_own_that_a_resumed_run_finds_again():
-    def order(epochs):
-        sampler = EpochRepeatSampler(TEXTS, mini_repeat_count=2, batch_size=3, repeat_count=2, seed=7)
-        found = []
-        for epoch in epochs:
-            sampler.set_epoch(epoch)
-            found.append(list(sampler))
-        return found
-
-    first, second = order([0, 1])
-    assert first != second
-    assert order([1]) == [second]
-    assert sorted(set(first)) == list(range(len(TEXTS)))
-    assert first[:2] == [first[0]] * 2  # siblings side by side
 
 
 def test_warmup_holds_for_a_constant_schedule(text_trainer):

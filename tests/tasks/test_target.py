@@ -8,10 +8,11 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kinds import anchored, targets
+from kinds import anchored, ordinals, scalars, targets, vectors
 
 from runtime.errors import RecordError
 from tasks.target import (
+    RATER_STEP,
     Class,
     Composite,
     IndexSet,
@@ -124,6 +125,80 @@ def test_what_a_mask_hides_changes_nothing(target: Target) -> None:
     shown = Scalar(1, 0, 2)
     one, other = (Composite({"hidden": x, "shown": shown}, frozenset({"hidden"})) for x in (target, Scalar(0, 0, 2)))
     assert one == other and one.score(other) == 1.0 and one.render() == '{"shown": "1.0"}'
+
+
+@given(targets)
+def test_only_graded_kinds_with_an_anchor_are_borderline(target: Target) -> None:
+    if target.borderline:
+        anchor = target._anchor() if isinstance(target, Composite) else target
+        assert isinstance(anchor, Scalar | Ordinal | Vector) and target.coarse() is not None
+
+
+@given(scalars(), st.floats(-0.999, 0.999))
+def test_no_rater_moves_a_number_that_is_not_borderline(target: Scalar, part: float) -> None:
+    x = target.x + part * RATER_STEP * (target.hi - target.lo)
+    moved = replace(target, x=min(max(x, target.lo), target.hi))
+    if not target.borderline and target.lo < target.x < target.hi:
+        assert moved.coarse() == target.coarse()
+
+
+@given(scalars())
+def test_some_rater_moves_a_borderline_number(target: Scalar) -> None:
+    step = RATER_STEP * (target.hi - target.lo)
+    if target.borderline:
+        moved = [replace(target, x=min(max(target.x + d, target.lo), target.hi)) for d in (-step - 2e-9, step + 2e-9)]
+        assert {m.coarse() for m in moved} != {target.coarse()}
+
+
+@given(vectors())
+def test_a_vector_is_borderline_where_one_of_its_numbers_alone_is(target: Vector) -> None:
+    alone = [replace(target, names=(n,), x=(v,)) for n, v in zip(target.names, target.x, strict=True)]
+    assert target.borderline == any(one.borderline for one in alone)
+
+
+@given(ordinals(), st.sampled_from([-1, 1]))
+def test_no_rater_moves_a_level_that_is_not_borderline(target: Ordinal, step: int) -> None:
+    moved = target.level + step
+    if target.hintable and not target.borderline and 0 <= moved < len(target.levels):
+        assert replace(target, level=moved).coarse() == target.coarse()
+
+
+@pytest.mark.parametrize(
+    ("neutral", "near"),
+    [
+        (0.2, {0.1, 0.2, 0.3, 0.4}),  # a step is 0.2: from 0 it ends on the edge of the zone, which belongs to the zone
+        (0.0, {0.0, 0.1, 0.2}),
+        (0.1, {0.0, 0.1, 0.2, 0.3}),  # all of a zone narrower than the step
+        (2.9, {2.8, 2.9}),  # 3 is an end of the scale: there all raters agree
+    ],
+)
+def test_numbers_one_step_from_an_edge_are_borderline(neutral: float, near: set[float]) -> None:
+    grid = [k / 10 for k in range(31)]
+    assert {x for x in grid if Scalar(x, -3, 3, neutral).borderline} == near
+    assert {x for x in grid if Scalar(3 - x, 0, 6, neutral).borderline} == near  # mirrored, around 3
+
+
+def test_levels_next_to_another_coarse_class_are_borderline() -> None:
+    def near(n: int) -> list[int]:
+        return [k for k in range(n) if Ordinal(k, tuple("abcdef"[:n])).borderline]
+
+    assert [near(n) for n in (2, 3, 4, 5, 6)] == [[], [], [1, 2], [1, 2, 3], [2, 3]]
+
+
+def test_a_number_hardly_present_makes_a_vector_borderline() -> None:
+    def vector(*x: float | None, present: float | None = None) -> Vector:
+        return Vector(("joy", "fear"), x, 0, 3, present)  # a step is 0.1
+
+    assert [vector(2.0, v).borderline for v in (0.0, 0.1, 0.2, None)] == [False, True, False, False]
+    assert [vector(2.0, v, present=1.0).borderline for v in (0.9, 1.1, 1.2, 3.0)] == [False, True, False, False]
+    assert vector(2.0, 0.28, present=0.18).borderline  # 0.28 - 0.1 is 0.18000000000000002
+
+
+def test_a_composite_is_borderline_where_its_anchor_is() -> None:
+    edge, clear, word = Scalar(0.1, -3, 3), Scalar(2, -3, 3), Class("a", Space(("a", "b")))
+    assert Composite({"word": word, "edge": edge, "clear": clear}).borderline
+    assert not Composite({"clear": clear, "edge": edge}).borderline
+    assert not Composite({"word": word}).borderline
 
 
 def test_numbers_are_written_as_people_write_them() -> None:
