@@ -35,6 +35,29 @@ from tasks.target import read_number
 STAGES = {"base": "Before SFT", "sft": "SFT", "rl": "Hint-GRPO"}
 """Folder below `eval/` and key of the summary -> what the page calls it."""
 LOWER_IS_BETTER = {"mae", "unparseable"}
+HINT_PLOTS: dict[str, tuple[dict[str, str], float | None]] = {
+    "stuck and hinted": (
+        {
+            "hint/stuck_rate": "stuck prompts",
+            "hint/rate": "hinted rows",
+            "hint/probability": "schedule",
+            "reward/groups_without_signal": "groups without signal",
+        },
+        0,
+    ),
+    "solved": (
+        {
+            "solve/unhinted": "without a hint",
+            "solve/hinted": "with a hint",
+            "solve/verdict_unhinted": "verdict, without a hint",
+            "hint/success": "as the controller sees it",
+        },
+        0,
+    ),
+    "size of hints": ({"hint/level": "level", "hint/length": "length (controller)"}, 0),
+    "reliance on hints": ({"hint/reliance": "mean log p with the hint's tokens minus without"}, None),
+}
+"""Title -> keys of `rl/metrics.jsonl` with their labels, and where the axis begins (None: where the values do)."""
 EXAMPLES = 20
 MEDIA_BYTES = 24_000_000
 """Clips are left out beyond this many bytes, before base64 adds a third."""
@@ -184,6 +207,7 @@ def _columns(summary: Mapping[str, Any]) -> dict[str, dict[str, Cell]]:
         "Trivial rule": summary.get("baseline", {}),
         "Teacher": summary.get("teacher", {}),
         **{title: summary.get(stage, {}) for stage, title in STAGES.items()},
+        "Checkpoint": summary.get("init", {}),  # from elsewhere: `python -m evaluation eval.init=...`
         **{f"Oracle: {name}": metrics for name, metrics in summary.get("oracles", {}).items()},
     }
     columns = {title: _cells(entry or {}) for title, entry in titles.items()}
@@ -356,8 +380,9 @@ def _curves(run: Path) -> str:
         _curve(
             "Hint-GRPO: unhinted on dev", rl, {"dev/polarity": "polarity", "dev/corr": "Corr", "dev/uar": "UAR"}, None
         ),
-        _curve("Hint-GRPO: stuck groups", rl, {"hint/stuck_rate": "stuck", "hint/rate": "hinted"}, 0),
+        *(_curve(f"Hint-GRPO: {title}", rl, series, bottom) for title, (series, bottom) in HINT_PLOTS.items()),
         _curve("Hint-GRPO: length", rl, {"completions/mean_length": "tokens per completion"}, 0),
+        _curve("Hint-GRPO: tokens", rl, {"tokens/generated": "generated so far"}, 0),
     ]
     notes = [
         _missing(f"No {title} curves: {stage}/metrics.jsonl is not there, or has none of their numbers.")

@@ -19,7 +19,7 @@ from evaluation import clips, report
 from evaluation.clips import browser_clip
 from evaluation.report import print_table, write_report
 from runtime.errors import MediaError, StageError
-from runtime.files import write_json, write_jsonl
+from runtime.files import read_jsonl, write_json, write_jsonl
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 
@@ -234,6 +234,44 @@ def test_plots_follow_the_colour_scheme_and_can_be_read_aloud(page):
     assert any(v.startswith("Hint-GRPO: reward. reward (weighted mean) from") for v in page.values("aria-label"))
     assert "@media (prefers-color-scheme: dark)" in page.source
     assert "23 of 24 answers could be read" in page.words
+
+
+def test_hint_metrics_are_drawn_where_the_log_has_them(tmp_path):
+    run = fake_run(tmp_path, records=2)
+    kept = ("step", "hint/stuck_rate", "reward")
+    rows = [{k: v for k, v in row.items() if k in kept} for row in read_jsonl(run / "rl" / "metrics.jsonl")]
+
+    def titles(**more: float) -> dict[str, str]:
+        """Title -> caption of every plot about reinforcement, when all rows have `more`, which grows by a half."""
+        grown = [
+            row | {k.replace("__", "/"): v * (1 + i / 2 / (len(rows) - 1)) for k, v in more.items()}
+            for i, row in enumerate(rows)
+        ]
+        write_jsonl(run / "rl" / "metrics.jsonl", grown)
+        labels = [v for v in Page(write_report(run)).values("aria-label") if v.startswith("Hint-GRPO: ")]
+        return {title.removeprefix("Hint-GRPO: "): caption for title, _, caption in (x.partition(". ") for x in labels)}
+
+    plain = titles()
+    assert list(plain)[:2] == ["reward", "stuck and hinted"]
+    assert plain["stuck and hinted"].startswith("stuck prompts from")
+    assert "hinted rows" not in plain["stuck and hinted"]
+    for title in ("solved", "size of hints", "reliance on hints", "tokens"):
+        assert title not in plain
+
+    solved = titles(solve__unhinted=0.2, solve__hinted=0.4, solve__verdict_unhinted=0.6, hint__success=0.5)
+    assert set(solved) - set(plain) == {"solved"}
+    for label in ("without a hint", "with a hint", "verdict, without a hint", "as the controller sees it"):
+        assert f"{label} from" in solved["solved"]
+    assert "with a hint from 0.4" in solved["solved"]
+
+    every = titles(hint__rate=0.1, hint__probability=0.5, reward__groups_without_signal=0.3)["stuck and hinted"]
+    for label in ("hinted rows", "schedule", "groups without signal"):
+        assert f"{label} from" in every
+    others = titles(hint__level=1.0, hint__length=0.5, hint__reliance=-0.4, tokens__generated=2000.0)
+    assert set(others) - set(plain) == {"size of hints", "reliance on hints", "tokens"}
+    assert "level from 1.0" in others["size of hints"] and "length (controller) from 0.5" in others["size of hints"]
+    assert others["reliance on hints"].startswith("mean log p with the hint's tokens minus without from -0.4")
+    assert others["tokens"].startswith("generated so far from 20")
 
 
 def test_examples_show_both_stages_with_their_blocks(page):
