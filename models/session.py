@@ -20,7 +20,21 @@ from runtime.manifest import redact, write_manifest
 from runtime.seeds import seed_everything, set_threads
 from tasks.base import Dataset, Message, Task
 
-SECTIONS = ("run", "seed", "task", "model", "engine", "teacher", "synth", "sft", "hint", "reward", "rl", "eval")
+SECTIONS = (
+    "run",
+    "seed",
+    "task",
+    "model",
+    "engine",
+    "teacher",
+    "synth",
+    "sft",
+    "hint",
+    "reward",
+    "rl",
+    "eval",
+    "baseline",
+)
 
 
 @dataclass

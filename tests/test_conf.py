@@ -78,7 +78,7 @@ def test_a_hint_that_the_grammar_cannot_carry_is_refused_before_any_work():
 WRONG = {
     "a key that Hydra knows not": (["rl.grup=4"], "Key 'grup' is not in struct"),
     "a new key": (["+rl.grup=4"], "error: rl: unknown key 'grup' (did you mean 'group'?); allowed: accumulation,"),
-    "a new section": (["+rll.group=4"], "error: config: unknown key 'rll' (did you mean 'rl'?); allowed: engine,"),
+    "a new section": (["+rll.group=4"], "error: config: unknown key 'rll' (did you mean 'rl'?); allowed: baseline,"),
     "an unknown task": (["task=studdio"], "Could not find 'task/studdio'"),
     "a key of the task": (["+task.trian=4"], "error: task: unknown key 'trian' (did you mean 'train'?); allowed:"),
     "a type": (

@@ -34,9 +34,12 @@ class Sentiment(Task):
         dev_share, test_share: share of the training groups that become a split which is not shipped.
         seed: of the cuts and of the choice under `limit`.
         limit: most records of each split, null for all.
+        scale: lower and upper end of the scale on which scores are asked for and stated; None is that of the corpus. The
+            labels are mapped onto it linearly, so that a model that was taught on one corpus understands the question of
+            another; `metrics` maps back and counts on the scale of the corpus.
 
     Raises:
-        ConfigError: for an unknown corpus, unit or split, or shares that leave nothing to train on.
+        ConfigError: for an unknown corpus, unit or split, shares that leave nothing to train on, or a scale without width.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Sentiment(Task):
         test_share: float,
         seed: int,
         limit: Mapping[str, int | None],
+        scale: Sequence[float] | None,
     ) -> None:
         super().__init__(name=name, views=views, grammar=grammar)
         if corpus not in CORPORA:
@@ -70,9 +74,15 @@ class Sentiment(Task):
         self.corpus, self.data, self.neutral, self.language, self.group = corpus, Path(data), neutral, language, group
         self.dev_share, self.test_share, self.seed, self.limit = dev_share, test_share, seed, dict(limit)
         if corpus in vader.NAMES:
-            self.lo, self.hi = vader.LO, vader.HI
+            self.native = vader.LO, vader.HI
         else:
-            self.lo, self.hi = (emobank.LO, emobank.HI) if corpus == "emobank" else mosi.RANGE[corpus]
+            self.native = (emobank.LO, emobank.HI) if corpus == "emobank" else mosi.RANGE[corpus]
+        if scale is not None and not (len(scale) == 2 and scale[0] < scale[1]):
+            raise ConfigError(
+                "task.scale: [lower end, upper end], or null for the scale of the corpus; "
+                f"got {list(scale)}; mend the config"
+            )
+        self.lo, self.hi = self.native if scale is None else (float(scale[0]), float(scale[1]))
 
     def prepare(self, folder: Path) -> Path:
         """Write the records, and to `left_out.jsonl` the uid of every row that is not used, with the reason.
@@ -80,7 +90,8 @@ class Sentiment(Task):
         Returns:
             The folder of the corpus.
         """
-        records, left_out = self._without_leaks(self._with_all_splits(self._read()))
+        read = [self._stated(record) for record in self._read()]
+        records, left_out = self._without_leaks(self._with_all_splits(read))
         chosen = {r.uid for s in SPLITS for r in self._choose([r for r in records if r.split == s], self.limit[s])}
         left_out += [{"uid": r.uid, "reason": f"limit of split {r.split}"} for r in records if r.uid not in chosen]
         write_jsonl(folder / "left_out.jsonl", left_out)
@@ -95,6 +106,23 @@ class Sentiment(Task):
         return mosi.read(
             self.data, self.corpus, task=self.name, neutral=self.neutral, language=self.language, group=self.group
         )
+
+    def _stated(self, record: Record) -> Record:
+        """A record of the corpus with its label and ratings on the stated scale; six decimals, so that labels read well."""
+        stated = self.lo, self.hi
+        if stated == self.native:
+            return record
+        zone = round(self.neutral * (self.hi - self.lo) / (self.native[1] - self.native[0]), 6)
+        target = Scalar(round(_moved(_x(record.target), self.native, stated), 6), *stated, zone)
+        raters = record.raters and tuple(
+            (rater, field, round(_moved(float(x), self.native, stated), 6)) for rater, field, x in record.raters
+        )
+        return replace(record, target=target, raters=raters)
+
+    def _native(self, target: Target) -> float:
+        """A score back on the scale of the corpus; four decimals, the most that its labels have."""
+        stated, x = (self.lo, self.hi), _x(target)
+        return x if stated == self.native else round(_moved(x, stated, self.native), 4)
 
     def _draw(self, key: str) -> float:
         """A number in [0, 1) that depends on seed and key alone."""
@@ -130,12 +158,12 @@ class Sentiment(Task):
         return f"How strong is the sentiment, from {self.lo:g} (most negative) to {self.hi:g} (most positive)?"
 
     def metrics(self, gold: Sequence[Target], answers: Sequence[Target | None]) -> dict[str, float]:
-        """MAE, Corr, Acc-k and F1 with the conventions of CH-SIMS for CH-SIMS, else of CMU-MOSI."""
+        """MAE, Corr, Acc-k and F1 with the conventions of CH-SIMS for CH-SIMS, else of CMU-MOSI, on the scale of the corpus."""
         return regression_metrics(
-            [_x(t) for t in gold],
-            [None if t is None else _x(t) for t in answers],
-            lo=self.lo,
-            hi=self.hi,
+            [self._native(t) for t in gold],
+            [None if t is None else self._native(t) for t in answers],
+            lo=self.native[0],
+            hi=self.native[1],
             neutral=self.neutral,
             scheme="sims" if self.corpus == "sims" else "mosi",
         )
@@ -143,9 +171,14 @@ class Sentiment(Task):
     def baseline(self, train: Sequence[Record], test: Sequence[Record]) -> list[Target]:
         """The mean label of the training records."""
         mean = float(np.mean([_x(r.target) for r in train]))
-        return [Scalar(round(mean, 2), self.lo, self.hi, self.neutral)] * len(test)
+        return [replace(train[0].target, x=round(mean, 2))] * len(test)
 
 
 def _x(target: Target) -> float:
     assert isinstance(target, Scalar)
     return target.x
+
+
+def _moved(x: float, source: tuple[float, float], goal: tuple[float, float]) -> float:
+    """A number on the scale `source` at the same place of the scale `goal`."""
+    return goal[0] + (x - source[0]) * (goal[1] - goal[0]) / (source[1] - source[0])

@@ -255,6 +255,7 @@ def sentiment(corpus: str, data: Path, **changes) -> Sentiment:
         "test_share": 0.3,
         "seed": 0,
         "limit": {"train": None, "dev": None, "test": None},
+        "scale": None,
     }
     return Sentiment(**(settings | changes))
 
@@ -328,6 +329,8 @@ def test_a_shipped_split_that_cuts_videos_is_refused_unless_clips_are_the_groups
         ({"test_share": -0.1}, "task.dev_share, test_share: shares with a sum below 1; got (0.2, -0.1)"),
         ({"limit": {"train": 3}}, "task.limit: one number or null for each of ('train', 'dev', 'test'); got {'train': 3}"),
         ({"grammar": "xml"}, "task.grammar: one of"),
+        ({"scale": [4, -4]}, "task.scale: [lower end, upper end], or null for the scale of the corpus; got [4, -4]"),
+        ({"scale": [4]}, "task.scale: [lower end, upper end], or null for the scale of the corpus; got [4]"),
     ],
 )  # fmt: skip
 def test_sentiment_refuses_a_setting_that_cannot_be(tmp_path: Path, changes: dict, message: str) -> None:
