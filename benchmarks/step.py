@@ -141,6 +141,7 @@ def ours(scene: Scene, watch: Stopwatch) -> HintGRPOTrainer:
         section(cfg, "rl", RLConfig),
         section(cfg, "hint", HintConfig),
         section(cfg, "reward", RewardConfig),
+        {},
         scene.folder / "rl",
         0,
         [watch],

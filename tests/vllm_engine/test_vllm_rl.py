@@ -37,6 +37,7 @@ def trainer_of(engine, tiny, studio, studio_data, tmp_path):
             rl_config(parity_every=1, parity_tolerance=1e-5, lr=1e-2, max_steps=3, **settings),
             hint_config(),
             weights(),
+            {},
             tmp_path / "rl",
             0,
             [],
