@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import torch
 from omegaconf import DictConfig
 
 from evaluation.report import print_table
@@ -39,6 +40,7 @@ def run(session: Session, name: str, checkpoint: Path | str) -> dict[str, Any]:
         seed_everything(session.seed)
         processor = load_processor(session.model, checkpoint)
         model = load_model(session.model, checkpoint, train=False)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")  # as the Trainer does by itself; not run on a GPU yet
         return evaluate(session.task, model, processor, session.data, settings, folder, session.seed)
 
     inputs = {"records": session.records} | ({"checkpoint": checkpoint} if isinstance(checkpoint, Path) else {})
