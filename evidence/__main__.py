@@ -18,9 +18,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("name", choices=("e1", "e4"))
     parser.add_argument("--out", type=Path, default=Path("outputs/evidence"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--arms", nargs="+", help="only these, by name; all unless given")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
     given = parser.parse_args(argv)
     arms = {"e1": E1, "e4": E4}[given.name]
+    if unknown := set(given.arms or ()) - set(arms):
+        parser.error(f"--arms: some of {list(arms)}; got {sorted(unknown)}")
+    arms = {name: overrides for name, overrides in arms.items() if given.arms is None or name in given.arms}
     try:
         studio.run(given.out.resolve(), arms, given.seeds, given.jobs)
     except UndertoneError as error:

@@ -127,7 +127,8 @@ def roll_out(
     messages = [task.prompt(record, root) for record in records]
     prompts = [processor.encode(m) for m in messages]
     state = engine.prefill(prompts)
-    chosen = [torch.rand(()).item() < hinting.probability for _ in records]
+    p = hinting.probability  # without chance nothing is drawn, so that a run without hints samples as any other trainer does
+    chosen = [p > 0 and (p >= 1 or torch.rand(()).item() < p) for _ in records]
     drafts = [
         _Draft(record, m, [prompt], seen, c and cfg.when == "always", [], [])
         for record, m, prompt, seen, c in zip(records, messages, prompts, engine.fingerprints, chosen, strict=True)
@@ -206,7 +207,7 @@ def _round(
         draft.rows[i : i + 1] = [row]  # in place of the sibling, or behind the last one
         draft.tokens += len(completion.token_ids)
     for b in now:
-        if any(drafts[b].rows[i].score.parts["discriminate"] for i in hinted):
+        if any(solved(drafts[b].rows[i].score) for i in hinted):  # a verdict that was given away is not enough
             drafts[b].rungs = []
 
 

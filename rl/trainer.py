@@ -74,6 +74,10 @@ class Memory(TrainerCallback, ExportableState):
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Take up what the checkpoint says."""
+        self.recall(state)
+
+    def recall(self, state: TrainerState) -> None:
+        """Become what `state` was saved with."""
         states: Any = state.stateful_callbacks  # a dictionary by then
         saved = states[type(self).__name__]["attributes"]
         self.hints, self.generated = HintState(**saved["hints"]), saved["generated"]
@@ -199,6 +203,11 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             repeat_count=self.num_iterations * steps,
             seed=self.args.seed,
         )
+
+    def go_on(self, folder: Path) -> None:
+        """See `Resumable.go_on`; where there is nothing left to train, the memory is taken up all the same."""
+        super().go_on(folder)
+        self.memory.recall(self.state)
 
     def finished(self, state: TrainerState) -> bool:
         """At the last step, or where the budget of tokens is used up."""

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from verbs import call
 
 import pipeline
 from data_synth.teacher import Teacher
 from models.load import ModelConfig
 from models.session import SECTIONS, RunConfig
+from rl.config import STRATEGIES, HintConfig
 from runtime.config import check_sections, make, section
 from runtime.errors import ConfigError
 from runtime.main import CONF
@@ -73,6 +74,23 @@ def test_a_hint_that_the_grammar_cannot_carry_is_refused_before_any_work():
     ):
         pipeline.check(composed("task.grammar=think"))
     pipeline.check(composed("task.grammar=think", "hint=none"))
+
+
+def test_hints_in_the_question_go_with_any_grammar():
+    for hint in ("query", "self"):
+        pipeline.check(composed("task.grammar=think", f"hint={hint}"))
+
+
+def test_every_hint_strategy_has_a_file_that_changes_the_knobs_of_none():
+    plain = section(composed("hint=none"), "hint", HintConfig)
+    assert plain.strategy == "none"
+    for strategy in set(STRATEGIES) - {"none"}:
+        assert section(composed(f"hint={strategy}"), "hint", HintConfig).strategy == strategy
+    for path in (Path(CONF) / "hint").glob("*.yaml"):
+        stated = {name: value for name, value in OmegaConf.load(path).items() if name != "defaults"}
+        same = {name for name, value in stated.items() if value == getattr(plain, str(name))}
+        assert same == (set(stated) if path.stem == "none" else set()), path.name
+        assert path.stem != "none" or set(stated) == {field.name for field in dataclasses.fields(HintConfig)}
 
 
 WRONG = {

@@ -2,16 +2,18 @@
 
 import re
 
-from tasks.target import LabelSet, Target, Vector, read_number
+from tasks.target import Composite, IndexSet, LabelSet, Target, Text, Vector, read_number
 
-_NUMBER = re.compile(r"[+-]?\d+(?:[.,]\d+)?")
+_NUMBER = re.compile(r"(?=((?<!\d)\d+(?:\.\d+)?|(?<!\d)\.\d+))")
+"""Without its sign. Numbers may overlap: behind a full stop, `.5` is both 5 and a half."""
 
 
 def leak(text: str, gold: Target) -> str | None:
     """The first piece of the gold answer that `text` says, or None.
 
     A number is found in any notation and with any sign, because a hint may state the sign; a label wherever it is a word of its
-    own. Any number of a vector and any label of a set counts. What the coarse form says, too, is no secret.
+    own. Any number of a vector, any member of a set, any reference of a text and any field of a composite counts. What the
+    coarse form says, too, is no secret.
 
     Args:
         text: the hint.
@@ -21,8 +23,9 @@ def leak(text: str, gold: Target) -> str | None:
     for piece in _pieces(gold):
         number = read_number(piece)
         if number is not None:
-            found = (n for n in _NUMBER.findall(text) if abs(float(n.replace(",", "."))) == abs(number))
-            if said := next(found, None):
+            # a comma parts numbers, or the digits of one
+            found = (n for way in (text, text.replace(",", ".")) for n in _NUMBER.findall(way))
+            if said := next((n for n in found if float(n) == abs(number)), None):
                 return said
         elif not _words(piece) <= allowed and _says(text, piece):
             return piece
@@ -36,11 +39,19 @@ def conclusion(text: str, gold: Target) -> str | None:
 
 def _pieces(gold: Target) -> list[str]:
     """The secrets in an answer; the names of a vector are none."""
-    if isinstance(gold, Vector):
-        return [entry.rpartition("=")[2] for entry in gold.render().split(", ")]
-    if isinstance(gold, LabelSet):
-        return sorted(gold.labels)
-    return [gold.render()]
+    match gold:
+        case Composite():
+            return [piece for part in gold.fields.values() for piece in _pieces(part)]
+        case Vector():
+            return [entry.rpartition("=")[2] for entry in gold.render().split(", ")]
+        case LabelSet():
+            return sorted(gold.labels)
+        case IndexSet():
+            return [str(index) for index in sorted(gold.indices)]
+        case Text():
+            return list(gold.refs)
+        case _:
+            return [gold.render()]
 
 
 def _words(text: str) -> set[str]:
@@ -48,4 +59,6 @@ def _words(text: str) -> set[str]:
 
 
 def _says(text: str, phrase: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(phrase.casefold())}(?!\w)", text.casefold()) is not None
+    """Whether `phrase` stands in `text` as words of its own, in any case and with any blanks."""
+    text, phrase = (" ".join(t.casefold().split()) for t in (text, phrase))
+    return re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text) is not None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toys import hint_config
+from toys import hint_config, row_logps
 from transformers import TrainerCallback
 
 from models.load import base_checkpoint, load_model, load_processor
@@ -46,15 +46,6 @@ def rows(trainer: HintGRPOTrainer, inputs: dict):
     for b, uid in enumerate(inputs["uids"]):
         for g, rollout in enumerate(group_of[uid].rollouts):
             yield (b, g), rollout, group_of[uid].contexts[0]
-
-
-def row_logps(model, processor, prompt, completion: torch.Tensor, temperature: float) -> torch.Tensor:
-    """(T,) log-probabilities of one completion by one plain forward over prompt and completion."""
-    batch = processor.collate([prompt])
-    ids = torch.cat([batch["input_ids"], completion[None]], 1)
-    logits = model(**batch | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits[0]
-    scaled = logits[len(prompt.ids) - 1 : -1].float() / temperature
-    return scaled.log_softmax(-1).gather(1, completion[:, None])[:, 0]
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """Tasks, an engine and settings that the tests of the rl room share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from zlib import crc32
 
-from models.engine.hf import Completion, Sampling
+import torch
+
+from models.engine.hf import Completion, HFEngine, Sampling
 from models.fingerprint import Fingerprint
 from models.processor import Encoded, Processor
 from rl.config import HintConfig, RewardConfig, RLConfig
@@ -89,6 +91,56 @@ class Script:
         said = [tuple(self.processor.answer_ids(text)) for text in self.rounds.pop(0)]
         assert len(said) == len(prompt_of)
         return [Completion(ids, (-1.0,) * len(ids), True) for ids in said]
+
+
+def row_logps(
+    model: torch.nn.Module,
+    processor: Processor,
+    prompt: Encoded,
+    completion: Sequence[int] | torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:
+    """(T,) log-probabilities of one completion by one plain forward over prompt and completion."""
+    batch = processor.collate([prompt])
+    own = torch.as_tensor(completion)
+    ids = torch.cat([batch["input_ids"], own[None]], 1)
+    logits = model(**batch | {"input_ids": ids, "attention_mask": torch.ones_like(ids)}).logits[0]
+    scaled = logits[len(prompt.ids) - 1 : -1].float() / temperature
+    return scaled.log_softmax(-1).gather(1, own[:, None])[:, 0]
+
+
+class Told(HFEngine):
+    """The policy's engine, which is told what to say and records how likely the policy would have said it.
+
+    Args:
+        model: the policy.
+        processor: its processor.
+        say: from the text of the prompt, and the opening that a hint forces, to what follows.
+    """
+
+    def __init__(self, model: torch.nn.Module, processor: Processor, say: Callable[[str, str], str]) -> None:
+        super().__init__(model, processor)
+        self.say = say
+
+    def prefill(self, prompts: Sequence[Encoded]) -> Sequence[Encoded]:  # type: ignore[override]
+        super().prefill(prompts)
+        return prompts
+
+    @torch.no_grad()
+    def sample(  # type: ignore[override]
+        self,
+        state: Sequence[Encoded],
+        prompt_of: Sequence[int],
+        sampling: Sampling,
+        prefixes: Sequence[Sequence[int]] | None = None,
+    ) -> list[Completion]:
+        said = []
+        for prompt, hint in zip([state[b] for b in prompt_of], prefixes or [()] * len(prompt_of), strict=True):
+            text = self.say(self.processor.decode(prompt.ids.tolist()), self.processor.decode(hint))
+            ids = tuple(self.processor.answer_ids(text))
+            logps = row_logps(self.model, self.processor, prompt, [*hint, *ids], sampling.temperature)
+            said.append(Completion(ids, tuple(logps[len(hint) :].tolist()), True))
+        return said
 
 
 def brief(processor: Processor) -> Processor:
