@@ -77,6 +77,11 @@ class HintConfig:
                 "hint.prefix=weighted: rows whose hint is in the question are scored without it, where the parity gate cannot hold "
                 "them against the engine, and hint.rows=all leaves no others; use hint.rows=share or one"
             )
+        if self.rows == "one" and self.baseline == "context":
+            raise ConfigError(
+                "hint.baseline=context: compares hinted rows among themselves, and hint.rows=one leaves one, whose advantage would "
+                "always be 0; use hint.baseline=shared, or hint.rows=share"
+            )
         if self.rows == "all" and self.when == "always" and (self.schedule == "ema" or self.baseline == "context"):
             knob = "schedule=ema" if self.schedule == "ema" else "baseline=context"
             raise ConfigError(

@@ -127,7 +127,9 @@ def roll_out(
     messages = [task.prompt(record, root) for record in records]
     prompts = [processor.encode(m) for m in messages]
     state = engine.prefill(prompts)
-    p = hinting.probability  # without chance nothing is drawn, so that a run without hints samples as any other trainer does
+    p = (
+        hinting.probability
+    )  # without chance nothing is drawn, so that a run without hints samples as any other trainer does
     chosen = [p > 0 and (p >= 1 or torch.rand(()).item() < p) for _ in records]
     drafts = [
         _Draft(record, m, [prompt], seen, c and cfg.when == "always", [], [])

@@ -258,9 +258,8 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         Other prompts are drawn at random, as many as have to be replaced, `rl.resamples` times at most (dynamic sampling: DAPO,
         arXiv 2503.14476, which goes on until the batch is full).
         """
-        step, steps = self.state.global_step, self.args.max_steps
         hints = self.memory.hints
-        hinting = Hinting(self.hint, hints, hints.probability(self.hint, step, steps), self.references)
+        hinting = Hinting(self.hint, hints, hints.probability(self.hint, *self._progress()), self.references)
         sampling = Sampling(self.settings.max_new_tokens, self.settings.temperature)
 
         def sampled(records: Sequence[Record]) -> list[Group]:
@@ -269,7 +268,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             self._visited += groups
             return groups
 
-        groups, everything = sampled(records), list(self.record_of.values())
+        groups, everything, replaced = sampled(records), list(self.record_of.values()), 0
         for _ in range(self.settings.resamples if self.settings.no_signal == "resample" else 0):
             dead = [b for b, group in enumerate(groups) if not self._advantages([group]).any()]
             if not dead:
@@ -277,10 +276,18 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             taken = {g.record.uid for g in groups}
             others = [r for r in everything if r.uid not in taken]
             drawn = [others[i] for i in torch.randperm(len(others))[: len(dead)].tolist()]
-            self._count("groups/resampled", len(drawn))
+            replaced += len(drawn)
             for b, group in zip(dead, sampled(drawn) if drawn else [], strict=False):
                 groups[b] = group
+        if self.settings.no_signal == "resample":
+            self._count("groups/resampled", replaced)
         return groups
+
+    def _progress(self) -> tuple[float, int]:
+        """Where the schedules of hints are, and their end: in steps, or as far as the budget is spent where that is further."""
+        step, steps, budget = self.state.global_step, self.args.max_steps, self.settings.budget
+        spent = 0.0 if budget is None else min(1.0, self.memory.generated / budget)
+        return max(step, spent * (steps - 1)), steps
 
     def _scored_in(self, rollout: Rollout) -> int:
         """The context that a row is scored in: where it was written, or without its hint."""
@@ -411,7 +418,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
     def _likelihood(self) -> torch.Tensor:
         """Weighted mean over rows of the negative log-likelihood of a token that a hint has forced, 0 in rows without one."""
         assert self._learnt_NC is not None and self._given_NC is not None
-        weight = self.memory.hints.likelihood(self.hint, self.state.global_step, self.args.max_steps)
+        weight = self.memory.hints.likelihood(self.hint, *self._progress())
         each_N = -(self._learnt_NC * self._given_NC).sum(1) / self._given_NC.sum(1).clamp(min=1)
         self._count("hint/likelihood_weight", weight)
         return weight * each_N.mean()
@@ -515,7 +522,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             self.memory.solve.note(uid, outcomes, self.state.global_step)
         solvable, asked, helped, told, generated = (sum(of) for of in zip(*gather_object([counts]), strict=True))
         hints = self.memory.hints
-        self._count("hint/probability", hints.probability(self.hint, self.state.global_step, self.args.max_steps))
+        self._count("hint/probability", hints.probability(self.hint, *self._progress()))
         if self.hint.strategy == "adaptive":
             self._count("hint/length", hints.length)
         hints.learn(self.hint, (solvable, asked), (helped, told))

@@ -455,8 +455,8 @@ class IndexSet(Target):
 
     @property
     def hintable(self) -> bool:
-        """With one utterance there is nothing left to find."""
-        return self.n > 1
+        """With one utterance there is nothing left to find, and `none` is the whole answer."""
+        return self.n > 1 and super().hintable
 
 
 @dataclass(frozen=True)

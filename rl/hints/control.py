@@ -37,7 +37,7 @@ class HintState:
         """For `HintState(**...)`."""
         return asdict(self)
 
-    def probability(self, cfg: HintConfig, step: int, steps: int) -> float:
+    def probability(self, cfg: HintConfig, step: float, steps: int) -> float:
         """That a stuck prompt is hinted in optimizer step `step` of `steps`, counted from 0."""
         first = cfg.warmup * steps
         if cfg.strategy == "none" or step < first or self.off:
@@ -64,6 +64,6 @@ class HintState:
             error = cfg.target - hinted[0] / hinted[1]
             self.length = min(1.0, max(0.0, self.length + cfg.gain * error))
 
-    def likelihood(self, cfg: HintConfig, step: int, steps: int) -> float:
+    def likelihood(self, cfg: HintConfig, step: float, steps: int) -> float:
         """Weight of the likelihood of forced openings: from `hint.likelihood` to 0 along a half cosine (UFT, arXiv 2505.16984)."""
         return cfg.likelihood * 0.5 * (1 + math.cos(math.pi * step / max(1, steps - 1)))

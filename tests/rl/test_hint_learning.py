@@ -685,3 +685,15 @@ def test_ranks_agree_on_what_hints_remember(text_model, tmp_path):
     assert first["attributes"]["hints"]["off"]
     assert {step for *_, step in first["attributes"]["solve"]["seen"].values()} <= {0, 1, 2, 3}
     assert sum(visits for visits, *_ in first["attributes"]["solve"]["seen"].values()) == 8
+
+
+def test_schedules_of_hints_run_by_the_budget_where_it_is_spent_faster_than_the_steps(text_trainer):
+    trainer = text_trainer(hint=hint_config(schedule="cosine"), max_steps=11, budget=1000)
+    trainer.state.global_step, trainer.memory.generated = 2, 500
+    assert trainer._progress() == (5.0, 11)
+    assert trainer.memory.hints.probability(trainer.hint, *trainer._progress()) == pytest.approx(0.5)
+    trainer.state.global_step = 7
+    assert trainer._progress() == (7, 11)
+    trainer.memory.generated = 5000
+    assert trainer.memory.hints.probability(trainer.hint, *trainer._progress()) == pytest.approx(0.0)
+    assert text_trainer(max_steps=11)._progress() == (0, 11)

@@ -40,6 +40,10 @@ from runtime.errors import ConfigError
             {"rows": "all", "when": "always", "schedule": "ema"},
             "hint.schedule=ema: looks at unhinted rows, and hint.rows=all with hint.when=always leaves none; use hint.rows=share",
         ),
+        (
+            {"rows": "one", "baseline": "context"},
+            "hint.baseline=context: compares hinted rows .*, and hint.rows=one leaves one, .* use hint.baseline=shared",
+        ),
         ({"rows": "all", "when": "always", "baseline": "context"}, "hint.baseline=context: looks at unhinted rows"),
         ({"baseline": "mean"}, r"hint.baseline: one of \('shared', 'context'\); got 'mean'; mend the config"),
         ({"prefix": "loss"}, r"hint.prefix: one of \('masked', .*'learnt'\); got 'loss'; mend the config"),

@@ -289,6 +289,7 @@ def test_index_sets_score_by_f1_and_tell_how_far_back() -> None:
     places = {5: "last", 4: "previous", 3: "earlier", 0: "earlier"}
     assert all(IndexSet(frozenset({i}), 6).coarse() == place for i, place in places.items())
     assert IndexSet(frozenset(), 6).coarse() == "none" == IndexSet(frozenset(), 6).render()
+    assert not IndexSet(frozenset(), 6).hintable and gold.hintable  # the verdict would be the whole answer
 
 
 @pytest.mark.parametrize("text", ["6", "-1", "1.0", "a", "1,", "none, 1", "9" * 5000])
