@@ -169,7 +169,7 @@ def test_unreadable_media_are_quarantined_with_the_reason_and_counted(remarks, r
 def test_the_default_settings_are_complete_and_in_range():
     cfg = OmegaConf.create({"seed": 3, "synth": OmegaConf.load(CONF / "synth" / "default.yaml")})
     settings = section(cfg, "synth", SynthConfig)
-    assert settings.seed == 3 and settings.limit is None and "ground truth" in settings.leak_phrases
+    assert settings.seed == 3 and settings.limit == 200 and "ground truth" in settings.leak_phrases
 
 
 @pytest.mark.parametrize(
