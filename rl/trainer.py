@@ -312,10 +312,9 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             # what each token was written with; forced ones with certainty
             written = out["sampling_per_token_logps"]
             out["old_per_token_logps"] = written.masked_fill(out["given"] | ~out["completion_mask"].bool(), 0.0)
+            # rows that are scored elsewhere have nothing to be compared with by the parity gate
             elsewhere_N = torch.tensor([self._scored_in(r) != r.context for r in rows], device=device)
-            out["sampling_per_token_logps"] = written.masked_fill(
-                elsewhere_N[:, None], torch.nan
-            )  # nothing to compare with
+            out["sampling_per_token_logps"] = written.masked_fill(elsewhere_N[:, None], torch.nan)
         out["context"] = self._context_N.to(device)
         for name, value in out.items():
             if torch.is_tensor(value) and value.ndim:
