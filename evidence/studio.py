@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from evidence.plan import COLD, EASY, POLICY, STUDIO, Overrides
+from evidence.plan import COLD, POLICY, STUDIO, Overrides
 from runtime.errors import StageError
 from tasks.record import read_records, write_records
 
@@ -46,12 +46,12 @@ def cold_start(out: Path, seed: int) -> Path:
 
 
 def easy_chains(out: Path) -> Path:
-    """A file of the first accepted chains whose clips have no conflict."""
+    """A file of the accepted chains whose clips have no conflict."""
     path, folder = out / "easy.jsonl", out / "synth"
     if not path.is_file():
         verb("data_synth", folder, STUDIO)
         easy = [r for r in read_records(folder / "synth" / "chains.jsonl") if not r.meta["conflict"]]
-        write_records(path, easy[:EASY])
+        write_records(path, easy)
     return path
 
 
