@@ -1,8 +1,8 @@
 """What is run: cold starts, and the arms that go on from them. Overrides are those of the commands.
 
-E1 and E4, studio: the cold start sees chains of clips without conflict alone. It then holds the form (two samples in three are right at
-temperature 1), and calibrates clips whose words agree with voice and face to within .3, the others to within 1.7 (seed 0). What an arm makes
-of it with the same number of generated tokens is compared on the test split, without hints.
+E1 and E4, studio: the cold start sees chains of clips without conflict alone. It then holds the form (two samples in three are
+right at temperature 1), and calibrates clips whose words agree with voice and face to within .3, the others to within 1.7
+(seed 0). What an arm makes of it with the same number of generated tokens is compared on the test split, without hints.
 """
 
 from collections.abc import Mapping
