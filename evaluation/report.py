@@ -50,7 +50,6 @@ HINT_PLOTS: dict[str, tuple[dict[str, str], float | None]] = {
             "solve/unhinted": "without a hint",
             "solve/hinted": "with a hint",
             "solve/verdict_unhinted": "verdict, without a hint",
-            "hint/success": "as the controller sees it",
         },
         0,
     ),
