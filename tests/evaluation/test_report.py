@@ -258,9 +258,9 @@ def test_hint_metrics_are_drawn_where_the_log_has_them(tmp_path):
     for title in ("solved", "size of hints", "reliance on hints", "tokens"):
         assert title not in plain
 
-    solved = titles(solve__unhinted=0.2, solve__hinted=0.4, solve__verdict_unhinted=0.6, hint__success=0.5)
+    solved = titles(solve__unhinted=0.2, solve__hinted=0.4, solve__verdict_unhinted=0.6)
     assert set(solved) - set(plain) == {"solved"}
-    for label in ("without a hint", "with a hint", "verdict, without a hint", "as the controller sees it"):
+    for label in ("without a hint", "with a hint", "verdict, without a hint"):
         assert f"{label} from" in solved["solved"]
     assert "with a hint from 0.4" in solved["solved"]
 
