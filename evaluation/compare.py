@@ -1,8 +1,8 @@
 """Compare methods ("arms") of several seeds each on the same test items: means, paired differences, tokens spent.
 
     python -m evaluation.compare plain='outputs/plain-*' hinted='outputs/hinted-*' --metrics polarity,corr,mae
-        --where conflict=true     only the test items whose `meta` says so: a table of its own, and a family of its own
-        --curve dev/polarity      and the generated tokens at which each arm reaches the first one's final level
+        --where conflict=true     only the items whose `meta` says so: a table of its own, and a family of its own
+        --curve dev/polarity      and the generated tokens at which each arm reaches the first one's final level (on these items)
         --resamples 1000          bootstrap samples of the items
         --seed 0                  of the bootstrap
 
@@ -62,6 +62,8 @@ class Run:
     answers: Mapping[str, Target | None]
     log: Sequence[Mapping[str, Any]]
     """Rows of the `metrics.jsonl` of the stage that was evaluated; none for a baseline without one."""
+    looks: Mapping[int, Sequence[tuple[Record, Target | None]]]
+    """Step -> what was answered to the dev records there; none for a stage that keeps no such files."""
 
     @property
     def tokens(self) -> float | None:
@@ -184,11 +186,15 @@ def read_run(folder: Path) -> Run:
     if "result" not in stage:
         raise StageError(f"{about}: this evaluation was cut off; run it again, or leave it out of the pattern")
     by_uid = {record.uid: record for record in read_records(records)}
-    answers: dict[str, Target | None] = {}
-    for row in read_jsonl(said):
-        if row["uid"] not in by_uid:
-            raise RecordError(f"{said}: no record of {records} has the uid {row['uid']!r}; evaluate the run anew")
-        answers[row["uid"]] = None if row["answer"] is None else by_uid[row["uid"]].target.read(row["answer"])
+
+    def answered(path: Path) -> list[tuple[Record, Target | None]]:
+        rows = read_jsonl(path)
+        if odd := next((row["uid"] for row in rows if row["uid"] not in by_uid), None):
+            raise RecordError(f"{path}: no record of {records} has the uid {odd!r}; run the stage anew")
+        found = [(by_uid[row["uid"]], row["answer"]) for row in rows]
+        return [(record, None if text is None else record.target.read(text)) for record, text in found]
+
+    answers = {record.uid: answer for record, answer in answered(said)}
     config, log = OmegaConf.load(run / "config.yaml"), run / folder.name / "metrics.jsonl"
     assert isinstance(config, DictConfig)
     return Run(
@@ -198,6 +204,7 @@ def read_run(folder: Path) -> Run:
         {uid: record for uid, record in by_uid.items() if uid in answers},
         answers,
         read_jsonl(log) if log.is_file() else (),
+        {int(path.stem[-6:]): answered(path) for path in sorted(log.parent.glob("dev/step_*.jsonl"))},
     )
 
 
@@ -333,7 +340,7 @@ def _tokens(arm: Arm) -> float | None:
     return float(np.mean(known)) if len(known) == len(spent) else None
 
 
-def race(arms: Sequence[Arm], key: str) -> Race:
+def race(arms: Sequence[Arm], key: str, where: tuple[str, Any] | None = None) -> Race:
     """The generated tokens at which each arm first reaches the final level of the first one.
 
     The curve of an arm holds, for every step at which all its seeds logged `key`, the means over seeds of tokens and value;
@@ -343,36 +350,51 @@ def race(arms: Sequence[Arm], key: str) -> Race:
     Args:
         arms: the reference first.
         key: of the rows in `rl/metrics.jsonl`, such as `dev/polarity`; lower is better for those of LOWER_IS_BETTER.
+        where: only the dev records with this value of this key in their `meta`, by the answers in `rl/dev/`.
 
     Raises:
+        ConfigError: for a slice of what is not measured on dev.
         StageError: when the reference has no such curve.
     """
+    if where is not None and not key.startswith("dev/"):
+        raise ConfigError(f"--curve {key} --where {where[0]}=...: only curves dev/METRIC can be sliced; leave one out")
     sign = -1 if key.rpartition("/")[2] in LOWER_IS_BETTER else 1
-    reference = _curve(arms[0].runs, key)
+    reference = _curve(arms[0].runs, key, where)
     if not reference:
         raise StageError(
-            f"{arms[0].name}: no step of {arms[0].runs[0].folder} has both {key} and {TOKENS} in its metrics.jsonl for "
-            "every seed; name a key that was logged, or train the reference anew"
+            f"{arms[0].name}: no step of {arms[0].runs[0].folder} has both {key} and {TOKENS} in its metrics.jsonl"
+            f"{' and answers of such records in dev/' if where else ''} for every seed; name a key that was logged, or train "
+            "the reference anew"
         )
     level = reference[-1][1]
 
     def needed(runs: Sequence[Run]) -> float | None:
-        return next((tokens for tokens, value in _curve(runs, key) if sign * value >= sign * level), None)
+        return next((tokens for tokens, value in _curve(runs, key, where) if sign * value >= sign * level), None)
 
     def reach(arm: Arm) -> Reach:
-        curve = _curve(arm.runs, key)
+        curve = _curve(arm.runs, key, where)
         reached = sum(needed([run]) is not None for run in arm.runs)
         return Reach(arm.name, curve[-1][0] if curve else None, needed(arm.runs), reached, len(arm.runs))
 
     return Race(key, level, tuple(map(reach, arms)))
 
 
-def _curve(runs: Sequence[Run], key: str) -> list[tuple[float, float]]:
+def _points(run: Run, key: str, where: tuple[str, Any] | None) -> dict[int, tuple[float, float]]:
+    """Step -> tokens and value, where both are known."""
+    tokens = {row["step"]: row[TOKENS] for row in run.log if _number(row.get(TOKENS))}
+    values = {row["step"]: row[key] for row in run.log if _number(row.get(key))}
+    if where is not None:
+        name, values = key.removeprefix("dev/"), {}
+        for step, said in run.looks.items():
+            chosen = [(r.target, answer) for r, answer in said if r.meta.get(where[0]) == where[1]]
+            if chosen:
+                values[step] = run.task.metrics(*map(list, zip(*chosen, strict=True)))[name]
+    return {step: (tokens[step], values[step]) for step in sorted(tokens.keys() & values.keys())}
+
+
+def _curve(runs: Sequence[Run], key: str, where: tuple[str, Any] | None = None) -> list[tuple[float, float]]:
     """(tokens, smoothed value) at the steps that all runs have."""
-    points = [
-        {row["step"]: (row[TOKENS], row[key]) for row in run.log if _number(row.get(TOKENS)) and _number(row.get(key))}
-        for run in runs
-    ]
+    points = [_points(run, key, where) for run in runs]
     steps = sorted(set.intersection(*(set(of_run) for of_run in points)))
     if not steps:
         return []
@@ -487,7 +509,7 @@ def main(argv: Sequence[str]) -> str:
         key, text = _split(args.where, "--where KEY=VALUE")
         where = key, _value(text)
     found = compare(arms, args.metrics.split(","), where=where, resamples=args.resamples, seed=args.seed)
-    return "\n\n".join([markdown(found), *([race_markdown(race(arms, args.curve))] if args.curve else [])])
+    return "\n\n".join([markdown(found), *([race_markdown(race(arms, args.curve, where))] if args.curve else [])])
 
 
 def _split(text: str, form: str) -> tuple[str, str]:

@@ -75,14 +75,28 @@ def complete(
 
 
 def measure(
-    task: Task, model: torch.nn.Module, processor: Processor, records: Sequence[Record], root: Path, cfg: EvalConfig
+    task: Task,
+    model: torch.nn.Module,
+    processor: Processor,
+    records: Sequence[Record],
+    root: Path,
+    cfg: EvalConfig,
+    said: Path | None = None,
 ) -> dict[str, float]:
-    """Corpus metrics alone, without intervals: for curves while training."""
+    """Corpus metrics alone, without intervals: for curves while training.
+
+    Args:
+        said: gets a line for each record, its uid and the answer (null where none can be read).
+    """
     scores = [
         task.score(r, text)
         for r, text in zip(records, complete(task, model, processor, records, root, cfg), strict=True)
     ]
-    return task.metrics([r.target for r in records], [s.answer.value if s.answer else None for s in scores])
+    answers = [s.answer.value if s.answer else None for s in scores]
+    if said:
+        rows = zip(records, answers, strict=True)
+        write_jsonl(said, [{"uid": r.uid, "answer": a.render() if a else None} for r, a in rows])
+    return task.metrics([r.target for r in records], answers)
 
 
 def evaluate(

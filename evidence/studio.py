@@ -1,82 +1,107 @@
-"""E1 and E4: cold starts, arms, evaluations, in folders that say what they are; what is done is not done again."""
+"""Cold starts, arms and evaluations of a study, in folders that say what they are; what is done is not done again."""
 
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from evidence.plan import COLD, POLICY, STUDIO, Overrides
+from evidence.plan import Arm, Overrides, Study
 from runtime.errors import StageError
 from tasks.record import read_records, write_records
 
+EVALUATION = {"rl": "rl", "sft": "sft", "evaluation.baselines regression": "regression"}
+"""Verb -> name of its evaluation in the run folder."""
 
-def verb(name: str, folder: Path, overrides: Sequence[str]) -> None:
-    """Run a verb as a user does; its output goes to a log beside the run.
+
+def verb(name: str, log: Path, overrides: Sequence[str]) -> str:
+    """Run a verb as a user does, with its output in a log.
+
+    Returns:
+        The last line of the output.
 
     Raises:
         StageError: with the end of the log, when the command fails.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / f"{name.replace(' ', '_')}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as out:
-        command = [sys.executable, "-m", *name.split(), f"hydra.run.dir={folder}", *overrides]
+        command = [sys.executable, "-m", *name.split(), *overrides]
         code = subprocess.run(command, stdout=out, stderr=out).returncode
     if code:
         raise StageError(f"{' '.join(command)}: ended with {code}; {log} ends with:\n{log.read_text()[-2000:]}")
+    return log.read_text().strip().rpartition("\n")[2]
 
 
-def with_data_of(other: Path, folder: Path) -> None:
-    """Take over the clips of another run, which need not be rendered again."""
-    if not (folder / "data").is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(other / "data", folder / "data")
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The runs of a study below a folder."""
+
+    study: Study
+    out: Path
+
+    def folder(self, arm: str, seed: int | str) -> Path:
+        """Where an arm's run of a seed is; `*` for all of them."""
+        return self.out / arm.replace(" ", "_") / f"seed{seed}"
+
+    def run(self, name: str, folder: Path, overrides: Overrides) -> None:
+        """Run a verb in a run folder."""
+        verb(name, folder / f"{name.replace(' ', '_')}.log", (f"hydra.run.dir={folder}", *self.study.every, *overrides))
+
+    def prepare(self) -> None:
+        """Render the clips, build the base model, have chains written and chosen."""
+        if self.chains.is_file():
+            return
+        synth = self.out / "synth"
+        self.run("data_synth", synth, ())
+        base = verb("sft.perception", self.out / "perception.log", ())
+        (self.out / "base").unlink(missing_ok=True)
+        (self.out / "base").symlink_to(base)
+        chains = read_records(synth / "synth" / "chains.jsonl")
+        write_records(self.chains, [r for r in chains if self.study.conflicts or not r.meta["conflict"]])
+
+    @property
+    def chains(self) -> Path:
+        """What the cold start learns from."""
+        return self.out / "chains.jsonl"
+
+    def with_data(self, folder: Path) -> Path:
+        """The folder, with the clips of the study, which need not be rendered again."""
+        if not (folder / "data").is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(self.out / "synth" / "data", folder / "data")
+        return folder
+
+    def cold_start(self, seed: int) -> None:
+        """Train and evaluate a seed's cold start."""
+        folder = self.folder("cold start", seed)
+        if not (folder / "eval" / "sft" / "stage.json").is_file():
+            overrides = (f"seed={seed}", f"sft.chains={self.chains}", *self.study.sft)
+            self.run("sft", self.with_data(folder), overrides)
+            self.run("evaluation", folder, overrides)
+
+    def arm(self, name: str, arm: Arm, seed: int) -> None:
+        """Train and evaluate an arm."""
+        folder = self.folder(name, seed)
+        if (folder / "eval" / EVALUATION[arm.verb] / "stage.json").is_file():
+            return
+        cold = self.folder("cold start", seed) / "sft" / "final"
+        start = {"cold": cold, "base": (self.out / "base").resolve()}[arm.start]
+        common = {
+            "rl": (f"rl.init={start}", f"rl.chains={self.out / 'synth' / 'synth' / 'chains.jsonl'}", *self.study.rl),
+            "sft": (f"sft.chains={self.chains}", *self.study.sft),
+            "evaluation.baselines regression": (f"eval.init={start}",),
+        }[arm.verb]
+        overrides = (f"seed={seed}", *common, *arm.overrides)
+        self.run(arm.verb, self.with_data(folder), overrides)
+        if arm.verb in ("rl", "sft"):
+            self.run("evaluation", folder, overrides)
 
 
-def cold_start(out: Path, seed: int) -> Path:
-    """The run folder of a seed's cold start, evaluated."""
-    chains, folder = easy_chains(out), out / "cold" / f"seed{seed}"
-    if not (folder / "eval" / "sft" / "stage.json").is_file():
-        with_data_of(out / "synth", folder)
-        overrides = (*STUDIO, f"seed={seed}", f"sft.chains={chains}", *COLD)
-        verb("sft", folder, overrides)
-        verb("evaluation", folder, overrides)
-    return folder
-
-
-def easy_chains(out: Path) -> Path:
-    """A file of the accepted chains whose clips have no conflict."""
-    path, folder = out / "easy.jsonl", out / "synth"
-    if not path.is_file():
-        verb("data_synth", folder, STUDIO)
-        easy = [r for r in read_records(folder / "synth" / "chains.jsonl") if not r.meta["conflict"]]
-        write_records(path, easy)
-    return path
-
-
-def arm(out: Path, name: str, overrides: Overrides, seed: int) -> Path:
-    """The run folder of an arm, trained and evaluated."""
-    cold, folder = out / "cold" / f"seed{seed}", out / name.replace(" ", "_") / f"seed{seed}"
-    if not (folder / "eval" / "rl" / "stage.json").is_file():
-        with_data_of(cold, folder)
-        chains = out / "synth" / "synth" / "chains.jsonl"
-        everything = (
-            *STUDIO,
-            f"seed={seed}",
-            f"rl.init={cold / 'sft' / 'final'}",
-            f"rl.chains={chains}",
-            *POLICY,
-            *overrides,
-        )
-        verb("rl", folder, everything)
-        verb("evaluation", folder, everything)
-    return folder
-
-
-def run(out: Path, arms: Mapping[str, Overrides], seeds: Sequence[int], jobs: int) -> None:
+def run(runs: Runs, names: Sequence[str], seeds: Sequence[int], jobs: int) -> None:
     """Everything, seed by seed, so that what is there when time is up is whole seeds."""
-    easy_chains(out)
+    runs.prepare()
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda seed: cold_start(out, seed), seeds))
-        list(pool.map(lambda job: arm(out, *job), [(n, o, seed) for seed in seeds for n, o in arms.items()]))
+        list(pool.map(runs.cold_start, seeds))
+        list(pool.map(lambda job: runs.arm(*job), [(n, runs.study.arms[n], seed) for seed in seeds for n in names]))

@@ -52,8 +52,8 @@ def run(session: Session) -> dict[str, Any]:
         dev = data.split("dev")
         references = {r.uid: r.rationale for r in read_records(chains) if r.rationale} if quoting else {}
 
-        def measure_dev(policy: torch.nn.Module) -> dict[str, float]:
-            return measure(task, policy, processor, dev, data.root, evaluation)
+        def measure_dev(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
+            return measure(task, policy, processor, dev, data.root, evaluation, said)
 
         with session.tracker("rl"):
             return train(

@@ -21,19 +21,25 @@ from runtime.signals import StopTogether
 from tasks.base import Task
 from tasks.record import Record
 
+MeasureDev = Callable[[torch.nn.Module, Path | None], dict[str, float]]
+"""Unhinted metrics of a policy on the dev records, and a file for its answers."""
+
 
 class Evaluate(TrainerCallback):
-    """Unhinted metrics on the dev records while training, in the log as `dev/...`."""
+    """Unhinted metrics on the dev records while training, in the log as `dev/...`; the answers, in `dev/step_*.jsonl`."""
 
-    def __init__(self, every: int, measure: Callable[[torch.nn.Module], dict[str, float]]) -> None:
+    def __init__(self, every: int, measure: MeasureDev, trainer: HintGRPOTrainer, folder: Path) -> None:
         self.every = every
         self.measure = measure
-        self.trainer: HintGRPOTrainer | None = None
+        self.trainer = trainer
+        self.folder = folder
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure after every `every` steps, and after the last."""
-        if self.trainer is not None and (state.global_step % self.every == 0 or state.global_step == state.max_steps):
-            for name, value in self.measure(self.trainer.policy).items():
+        step = state.global_step
+        if step % self.every == 0 or step == state.max_steps or self.trainer.memory.spent:
+            said = self.folder / f"step_{step:06}.jsonl" if state.is_world_process_zero else None
+            for name, value in self.measure(self.trainer.policy, said).items():
                 self.trainer._count(f"dev/{name}", value)
 
 
@@ -49,7 +55,7 @@ def train(
     references: Mapping[str, str],
     folder: Path,
     seed: int,
-    measure_dev: Callable[[torch.nn.Module], dict[str, float]] | None,
+    measure_dev: MeasureDev | None,
     engine: MakeEngine = HFEngine,
 ) -> dict[str, Any]:
     """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`.
@@ -64,9 +70,9 @@ def train(
         hint: whom to hint and how hinted rows count.
         weights: of the reward parts.
         references: verified chains by uid, from which some strategies take their hints; may lack any.
-        folder: gets checkpoints, metrics.jsonl, rollouts/, difficulty.jsonl and final/.
+        folder: gets checkpoints, metrics.jsonl, rollouts/, dev/, difficulty.jsonl and final/.
         seed: of prompt order and sampling.
-        measure_dev: unhinted metrics of a model on the dev records; None for none.
+        measure_dev: unhinted metrics on the dev records, where there are any.
         engine: makes what samples.
 
     Returns:
@@ -84,7 +90,6 @@ def train(
         raise StageError(
             f"rl: {len(records)} training records, one step takes rl.prompts={cfg.prompts}{each}; lower it"
         )
-    evaluate = Evaluate(cfg.eval_every, measure_dev) if cfg.eval_every and measure_dev else None
     shown = ("reward", "hint/stuck_rate", "solve/unhinted", "dev/polarity")
     callbacks: list[TrainerCallback] = [
         MetricsCallback(folder / "metrics.jsonl", "rl", shown),
@@ -103,11 +108,11 @@ def train(
         references,
         folder,
         seed,
-        [evaluate, *callbacks] if evaluate else callbacks,
+        callbacks,
         engine,
     )
-    if evaluate:
-        evaluate.trainer = trainer
+    if cfg.eval_every and measure_dev:  # after the trainer's own callbacks, which count the tokens
+        trainer.add_callback(Evaluate(cfg.eval_every, measure_dev, trainer, folder / "dev"))
     processor.prefetch(task.prompt(record, root) for record in records)
     trainer.go_on(folder / "checkpoints")
     if not trainer.finished(trainer.state):

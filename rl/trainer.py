@@ -83,9 +83,14 @@ class Memory(TrainerCallback, ExportableState):
         self.hints, self.generated = HintState(**saved["hints"]), saved["generated"]
         self.solve.load(saved["solve"])  # the sampler has this one already
 
+    @property
+    def spent(self) -> bool:
+        """Whether the budget of tokens is used up."""
+        return self.budget is not None and self.generated >= self.budget
+
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """End the training where the budget of tokens is used up."""
-        if self.budget is not None and self.generated >= self.budget:
+        if self.spent:
             control.should_save = control.should_training_stop = True
 
 

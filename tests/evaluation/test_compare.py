@@ -226,6 +226,34 @@ def test_a_lower_error_wins_the_race(tmp_path):
     assert [arm.tokens for arm in race(arms(tmp_path, "better", "plain"), "dev/mae").arms] == [300, None]
 
 
+def look(folder: Path, step: int, right: int) -> None:
+    """Dev answers of a run: gold for the first `right` items of each kind, and what cannot be read for the others."""
+    rows = [{"uid": f"item-{i}", "answer": str(x) if i // 2 < right else None} for i, x in enumerate(GOLD)]
+    for row in rows[::2]:  # without a conflict nothing can be read
+        row["answer"] = None
+    write_jsonl(folder / "rl" / "dev" / f"step_{step:06}.jsonl", rows)
+
+
+def test_the_race_on_some_dev_records_counts_their_answers(tmp_path):
+    # the logged curves are flat; of the four items with a conflict 1, 2, 3 are right, or 3, 3, 4
+    for name, right in {"plain": (1, 2, 3), "quick": (3, 3, 4)}.items():
+        with_curves(tmp_path, **{name: [[(100, 0.5), (200, 0.5), (300, 0.5)]]})
+        for step, n in enumerate(right, 1):
+            look(tmp_path / f"{name}-0", step, n)
+    found = race(arms(tmp_path, "plain", "quick"), "dev/polarity", ("conflict", True))
+    assert found.level == pytest.approx((0.25 + 0.5 + 0.75) / 3)
+    assert [arm.tokens for arm in found.arms] == [300, 300]
+    assert race(arms(tmp_path, "plain", "quick"), "dev/polarity", ("conflict", False)).level == 0
+    with pytest.raises(ConfigError, match=r"--curve reward --where conflict=...: only curves dev/METRIC can be sliced"):
+        race(arms(tmp_path, "plain", "quick"), "reward", ("conflict", True))
+    for path in (tmp_path / "plain-0" / "rl" / "dev").iterdir():
+        path.unlink()
+    with pytest.raises(
+        StageError, match=r"in its metrics\.jsonl and answers of such records in dev/ for every seed; name"
+    ):
+        race(arms(tmp_path, "plain", "quick"), "dev/polarity", ("conflict", True))
+
+
 def test_an_arm_without_a_curve_is_unknown_and_a_reference_without_one_is_refused(runs):
     found = with_curves(runs, short=[[(100, 0.3), (200, 0.5)]])
     plain = arms(runs, "plain")
@@ -279,7 +307,7 @@ def missing(name: str):
         (other_gold, RecordError, r"hinted-2/eval/rl \(hinted\) and .*plain-0/eval/rl have different gold or groups: "
          r"'item-7' is \(.*-1.4.*\) and \(.*-1.5.*\); evaluate both on the same records"),
         (other_group, RecordError, r"'item-6' is \(.*'speaker-9'\) and \(.*'speaker-3'\); evaluate both"),
-        (strange_item, RecordError, r"predictions.jsonl: no record of .*records.jsonl has the uid 'item-7'; evaluate the "),
+        (strange_item, RecordError, r"predictions.jsonl: no record of .*records.jsonl has the uid 'item-7'; run the stage "),
         (cut_off, StageError, r"hinted-2/eval/rl/stage.json: this evaluation was cut off; run it again, or leave it out"),
         (no_evaluation, StageError, r"hinted-2: neither an evaluation nor a run folder with eval/rl or eval/sft; below "
          r"eval/ it has init; run `python -m evaluation` there, or name one of these"),
@@ -338,6 +366,9 @@ def test_one_item_alone_and_no_metric_are_refused(tmp_path):
 
 def test_the_command_prints_tables_and_ends_with_one_line_on_an_error(tmp_path):
     with_curves(tmp_path, plain=[[(100, 0.3), (200, 0.5)]], hinted=[[(100, 0.5), (200, 0.5)]])
+    for name, right in {"plain": (1, 2), "hinted": (2, 3)}.items():
+        for step, n in enumerate(right, 1):
+            look(tmp_path / f"{name}-0", step, n)
     command = [sys.executable, "-m", "evaluation.compare", f"plain={tmp_path}/plain-*", "--metrics", "mae,polarity"]
     more = [
         f"hinted={tmp_path}/hinted-0/eval/rl",
@@ -351,6 +382,7 @@ def test_the_command_prints_tables_and_ends_with_one_line_on_an_error(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("4 items with conflict = true. ")
     assert "| hinted | polarity | +0.000 [+0.000, +0.000] | 1.000 | 1.000 | paired |" in done.stdout
+    assert "Generated tokens until dev/polarity reached 0.375, where plain ended" in done.stdout
     assert "| hinted | 200 | 200 | 1.00 | 1 of 1 |" in done.stdout
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (1, "")

@@ -251,7 +251,7 @@ def whole_stage(job: Job, stop_at: int | None) -> tuple[str, list[int]]:
     """
     steps = []
 
-    def measure(policy: torch.nn.Module) -> dict[str, float]:
+    def measure(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
         steps.append(len(steps))
         if len(steps) == stop_at and os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGTERM)

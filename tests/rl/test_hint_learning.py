@@ -626,7 +626,7 @@ def test_nothing_of_a_hint_reaches_evaluation(text_model, words, tmp_path, monke
     monkeypatch.setattr(HFEngine, "prefill", see)
     monkeypatch.setattr(HFEngine, "sample", say)
 
-    def measure_dev(policy: torch.nn.Module) -> dict[str, float]:
+    def measure_dev(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
         watching[0] = measured
         found = measure(task, policy, processor, dev, tmp_path, cfg)
         watching[0] = trained

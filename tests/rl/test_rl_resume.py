@@ -42,7 +42,7 @@ def run(request, text_model, lora, words, tiny, studio_data, arbitrary_studio) -
         model = load_model(cfg, base_checkpoint(cfg), train=True)
         settings = rl_config(max_steps=STEPS, save_every=2, parity_every=2, eval_every=1, lr=1e-2, **more)
 
-        def measure(policy: torch.nn.Module) -> dict[str, float]:
+        def measure(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
             at_step(1 + len(read_jsonl(folder / "metrics.jsonl")))  # the row of this step is not written yet
             return {"norm": sum(p.norm().item() for p in policy.parameters())}
 

@@ -56,7 +56,7 @@ def test_a_grammar_that_cannot_carry_the_hint_is_refused(stage):
 def test_dev_is_measured_every_few_steps_and_after_the_last(stage, tmp_path):
     seen = []
 
-    def measure_dev(policy: torch.nn.Module) -> dict[str, float]:
+    def measure_dev(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
         seen.append(policy)
         return {"mae": float(len(seen))}
 
@@ -67,7 +67,7 @@ def test_dev_is_measured_every_few_steps_and_after_the_last(stage, tmp_path):
 
 
 def test_a_signal_stops_where_no_rollouts_are_left_to_use(stage):
-    def measure_dev(policy: torch.nn.Module) -> dict[str, float]:
+    def measure_dev(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGTERM)  # in the first step, and in the second
         return {}
 
@@ -89,8 +89,8 @@ def test_dev_is_measured_without_hints(stage, words, tmp_path, monkeypatch):
         split="dev", limit=None, batch=3, max_new_tokens=4, temperature=0.0, silence=[], resamples=10, init=None
     )
 
-    def measure_dev(policy: torch.nn.Module) -> dict[str, float]:
-        found = measure(task, policy, words, remarks()[:3], tmp_path, cfg)
+    def measure_dev(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
+        found = measure(task, policy, words, remarks()[:3], tmp_path, cfg, said)
         assert policy.training
         return found
 
@@ -100,6 +100,8 @@ def test_dev_is_measured_without_hints(stage, words, tmp_path, monkeypatch):
     (row,) = read_jsonl(tmp_path / "rl" / "metrics.jsonl")
     assert row["hint/stuck_rate"] == 1.0
     assert row["dev/answered"] == 0.0
+    said = read_jsonl(tmp_path / "rl" / "dev" / "step_000001.jsonl")
+    assert said == [{"uid": record.uid, "answer": None} for record in remarks()[:3]]
 
 
 def test_the_stage_returns_what_happened_and_writes_the_policy(stage, text_model, tmp_path):

@@ -1,0 +1,99 @@
+"""The studies hold together: every arm's overrides make settings that the verbs accept, and what is done is skipped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from evaluation.run import EvalConfig
+from evidence.__main__ import main
+from evidence.plan import STUDIES
+from evidence.studio import Runs, run
+from rl.config import HintConfig, RLConfig
+from runtime.config import make, section
+from sft.config import SFTConfig
+from tasks.record import Record, read_records, write_records
+from tasks.target import Scalar
+
+CONF = str(Path(__file__).parent.parent / "conf")
+
+
+@pytest.mark.parametrize(("study", "arm"), [(name, arm) for name, study in STUDIES.items() for arm in study.arms])
+def test_every_arm_is_a_setting_that_the_verbs_accept(study, arm):
+    plan = STUDIES[study]
+    of_arm = plan.arms[arm]
+    stage = {"rl": plan.rl, "sft": plan.sft}.get(of_arm.verb, ())
+    with initialize_config_dir(CONF, version_base=None):
+        cfg = compose("pipeline", overrides=["run.dir=x", *plan.every, *stage, *of_arm.overrides])
+    section(cfg, "rl", RLConfig)
+    section(cfg, "sft", SFTConfig)
+    section(cfg, "eval", EvalConfig)
+    section(cfg, "hint", HintConfig).check_task(make(cfg, "task"))
+
+
+@pytest.mark.parametrize("conflicts", [True, False])
+def test_a_study_is_run_once_and_every_arm_starts_where_it_says(tmp_path, monkeypatch, conflicts):
+    called = []
+
+    def verb(name, log, overrides):
+        folder = next((Path(o.split("=")[1]) for o in overrides if o.startswith("hydra.run.dir=")), None)
+        called.append((name, folder and str(folder.relative_to(tmp_path)), list(overrides)))
+        if name == "data_synth":
+            chains = [
+                Record(
+                    uid=f"r-{i}",
+                    task="studio",
+                    split="train",
+                    group="s",
+                    views={"text": "so"},
+                    target=Scalar(1.0, -3, 3, 0.2),
+                    meta={"conflict": i == 1},
+                )
+                for i in range(4)
+            ]
+            (folder / "synth").mkdir(parents=True)
+            (folder / "data").mkdir()
+            write_records(folder / "synth" / "chains.jsonl", chains)
+        if name in ("evaluation", "evaluation.baselines regression"):
+            made = {"evaluation": "rl" if "rl.budget=400000" in overrides else "sft"}.get(name, "regression")
+            (folder / "eval" / made).mkdir(parents=True)
+            (folder / "eval" / made / "stage.json").touch()
+        return str(tmp_path / "perceives")
+
+    monkeypatch.setattr("evidence.studio.verb", verb)
+    study = STUDIES["e1"]
+    runs = Runs(replace(study, conflicts=conflicts), tmp_path)
+    names = ["grpo", "more sft", "no cold start", "regression head"]
+    run(runs, names, [0, 1], 1)
+    said = [(name, folder) for name, folder, _ in called]
+    assert said[:6] == [
+        ("data_synth", "synth"),
+        ("sft.perception", None),
+        ("sft", "cold_start/seed0"),
+        ("evaluation", "cold_start/seed0"),
+        ("sft", "cold_start/seed1"),
+        ("evaluation", "cold_start/seed1"),
+    ]
+    assert said[6:13] == [
+        ("rl", "grpo/seed0"),
+        ("evaluation", "grpo/seed0"),
+        ("sft", "more_sft/seed0"),
+        ("evaluation", "more_sft/seed0"),
+        ("rl", "no_cold_start/seed0"),
+        ("evaluation", "no_cold_start/seed0"),
+        ("evaluation.baselines regression", "regression_head/seed0"),
+    ]
+    starts = [next((o for o in o_s if o.startswith(("rl.init", "eval.init"))), None) for _, _, o_s in called[6:13:2]]
+    base = tmp_path / "perceives"
+    assert starts == [f"rl.init={tmp_path}/cold_start/seed0/sft/final", None, f"rl.init={base}", f"eval.init={base}"]
+    assert len(read_records(tmp_path / "chains.jsonl")) == (4 if conflicts else 3)
+    before = len(called)
+    run(runs, names, [0, 1], 1)
+    assert len(called) == before
+
+
+def test_an_unknown_arm_is_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["e1", "--arms", "grpo", "gpro"])
+    assert "got ['gpro']" in capsys.readouterr().err
