@@ -14,6 +14,7 @@ from tasks.record import read_records, write_records
 
 EVALUATION = {"rl": "rl", "sft": "sft", "evaluation.baselines regression": "regression"}
 """Verb -> name of its evaluation in the run folder."""
+METRICS = "polarity,corr,mae"
 
 
 def verb(name: str, log: Path, overrides: Sequence[str]) -> str:
@@ -105,3 +106,12 @@ def run(runs: Runs, names: Sequence[str], seeds: Sequence[int], jobs: int) -> No
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(runs.cold_start, seeds))
         list(pool.map(lambda job: runs.arm(*job), [(n, runs.study.arms[n], seed) for seed in seeds for n in names]))
+
+
+def tables(runs: Runs, names: Sequence[str]) -> None:
+    """Print how the arms compare with the first: on all test clips, then on those with a conflict."""
+    shown = {"cold start": "sft"} | {name: EVALUATION[runs.study.arms[name].verb] for name in names}
+    found = [f"{name}={runs.folder(name, '*')}/eval/{shown[name]}" for name in (*names, "cold start")]
+    command = [sys.executable, "-m", "evaluation.compare", *found, "--metrics", METRICS, "--curve", "dev/polarity"]
+    for more in ([], ["--where", "conflict=true"]):
+        subprocess.run([*command, *more], check=True)

@@ -38,6 +38,8 @@ class Rollout:
     """Whether a hint states a verdict, so that `discriminate` says nothing about this row."""
     context: int = 0
     """Which of the group's contexts it was written in."""
+    told: str = ""
+    """A hint that stands in the question; empty without one."""
 
     @property
     def hinted(self) -> bool:
@@ -226,4 +228,5 @@ def _graded(
     if rung is None:
         return Rollout("", (), completion, text, score)
     ids = tuple(processor.text_ids(opening)) if opening else ()
-    return Rollout(opening, ids, completion, text, score, rung.level, rung.tells, int(rung.place == "query"))
+    told = rung.texts[0] if rung.place == "query" else ""
+    return Rollout(opening, ids, completion, text, score, rung.level, rung.tells, int(bool(told)), told)

@@ -40,7 +40,7 @@ class Evaluate(TrainerCallback):
         if step % self.every == 0 or step == state.max_steps or self.trainer.memory.spent:
             said = self.folder / f"step_{step:06}.jsonl" if state.is_world_process_zero else None
             for name, value in self.measure(self.trainer.policy, said).items():
-                self.trainer._count(f"dev/{name}", value)
+                self.trainer.meter.add(f"dev/{name}", value)
 
 
 def train(

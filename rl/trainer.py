@@ -22,7 +22,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -46,12 +45,12 @@ from rl.advantage import advantages, reward
 from rl.config import HintConfig, RewardConfig, RLConfig
 from rl.difficulty import DifficultySampler, SolveMemory
 from rl.hints.control import HintState
+from rl.metrics import Meter, add_rollouts, rollout_lines
 from rl.rollout import Group, Hinting, Rollout, roll_out, solved
 from rl.scoring import Scorer, formulation
 from runtime.errors import ParityError
 from runtime.files import write_jsonl
-from tasks.base import PARTS, Task
-from tasks.dc import Fault
+from tasks.base import Task
 from tasks.record import Record
 
 
@@ -186,15 +185,14 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         """Their log-probabilities, with a gradient, while a loss is computed."""
         self._engine_logps: torch.Tensor | None = None
         self._check_due = False
-        self._sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        """Of each metric since the last row of the log: weighted sum, and sum of weights."""
+        self.meter = Meter()
         self._visited: list[Group] = []
         """Groups of this step, those that were replaced included."""
         self._generated = 0
         """Tokens of this step on this rank."""
         self._tokens: Counter[str] = Counter()
         self._seconds: defaultdict[str, float] = defaultdict(float)
-        self.scorer = Scorer(self.accelerator, processor, formulation(model, settings), self._count)
+        self.scorer = Scorer(self.accelerator, processor, formulation(model, settings), self.meter.add)
 
     def _get_train_sampler(self, dataset: Any = None) -> Sampler:
         rows, steps = self.args.generation_batch_size, self.args.steps_per_generation
@@ -285,7 +283,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             for b, group in zip(dead, sampled(drawn) if drawn else [], strict=False):
                 groups[b] = group
         if self.settings.no_signal == "resample":
-            self._count("groups/resampled", replaced)
+            self.meter.add("groups/resampled", replaced)
         return groups
 
     def _progress(self) -> tuple[float, int]:
@@ -330,7 +328,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             "seen": [g.seen for g in groups],
         }
         alive = (out["advantages"] != 0).any(1).tolist()
-        self._count_mean("reward/groups_without_signal", [not a for a in alive])
+        self.meter.add_mean("reward/groups_without_signal", [not a for a in alive])
         return self._without(out, alive) if self.settings.no_signal == "drop" else out
 
     def _advantages(self, groups: Sequence[Group]) -> torch.Tensor:
@@ -424,7 +422,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         assert self._learnt_NC is not None and self._given_NC is not None
         weight = self.memory.hints.likelihood(self.hint, *self._progress())
         each_N = -(self._learnt_NC * self._given_NC).sum(1) / self._given_NC.sum(1).clamp(min=1)
-        self._count("hint/likelihood_weight", weight)
+        self.meter.add("hint/likelihood_weight", weight)
         return weight * each_N.mean()
 
     # Gates and metrics
@@ -439,7 +437,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         if self._check_due:
             found = self._agreement = parity.compare(logps_NC, engine_NC, self._completion_mask)
             self.parity |= {"logp_mean": found.mean, "logp_max": found.largest}
-            self._count("parity/logp_mean", found.mean, found.tokens)
+            self.meter.add("parity/logp_mean", found.mean, found.tokens)
         given_NC = self._given_NC
         if given_NC is not None and given_NC.any():
             rows = given_NC.any(1)
@@ -447,8 +445,8 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             logps = logps_NC.detach()
             own = (logps * written_NC).sum(1) / written_NC.sum(1)
             whole = (logps * self._completion_mask).sum(1) / self._completion_mask.sum(1)
-            self._count_mean("hint/reliance", (whole - own)[rows].tolist())
-            self._count_mean("hint/prefix_logp", (logps * given_NC).sum(1)[rows].tolist())
+            self.meter.add_mean("hint/reliance", (whole - own)[rows].tolist())
+            self.meter.add_mean("hint/prefix_logp", (logps * given_NC).sum(1)[rows].tolist())
 
     def _check_parity(
         self, seen: Sequence[Fingerprint], sight: Sight, inputs: dict[str, Any], uids: Sequence[str]
@@ -488,27 +486,12 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         drops = parity.silenced_drops(self.task, records, self.root, self.processor, mean_logp)
         for modality, (drop, change) in drops.items():
             self.parity |= {f"{modality}_drop": drop, f"{modality}_change": change}
-            self._count(f"parity/{modality}_drop", drop, len(records))
+            self.meter.add(f"parity/{modality}_drop", drop, len(records))
         parity.check_drops(drops, self.state.global_step)
-
-    def _count(self, name: str, value: float, weight: float = 1.0) -> None:
-        """Note a metric: what is logged is the weighted mean since the last row, over all ranks."""
-        self._sums[name][0] += weight * value
-        self._sums[name][1] += weight
-
-    def _count_mean(self, name: str, values: Sequence[float | None]) -> None:
-        """Count every value that is known; nothing where none is."""
-        if known := [v for v in values if v is not None]:
-            self._count(name, fmean(known), len(known))
 
     def counted(self) -> dict[str, float]:
         """The mean of each metric since the last row of the log, over all ranks; all of them must call."""
-        sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        for of_rank in gather_object([dict(self._sums)]):  # some names may be known to one rank alone
-            for name, (total, weight) in of_rank.items():
-                sums[name][0] += total
-                sums[name][1] += weight
-        return {name: total / weight for name, (total, weight) in sums.items()}
+        return self.meter.means()
 
     def _learn_of_hints(self) -> None:
         """Let schedule, controller and difficulty see this step's rollouts, of all ranks."""
@@ -526,64 +509,29 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             self.memory.solve.note(uid, outcomes, self.state.global_step)
         solvable, asked, helped, told, generated = (sum(of) for of in zip(*gather_object([counts]), strict=True))
         hints = self.memory.hints
-        self._count("hint/probability", hints.probability(self.hint, *self._progress()))
+        self.meter.add("hint/probability", hints.probability(self.hint, *self._progress()))
         if self.hint.strategy == "adaptive":
-            self._count("hint/length", hints.length)
+            self.meter.add("hint/length", hints.length)
         hints.learn(self.hint, (solvable, asked), (helped, told))
         self.memory.generated += generated
         self._generated = 0
 
     def _log_groups(self) -> None:
-        """Metrics of DESIGN section 6, and the rollouts themselves on disk."""
-        groups = self._groups
-        rows = [r for g in groups for r in g.rollouts]
+        """Note metrics, and write the rollouts themselves."""
         visited, self._visited = self._visited, []
-        hinted = [r for r in rows if r.hinted]
-        first = [s for g in visited for s in g.unhinted]
-        self._count_mean("hint/stuck_rate", [g.stuck for g in visited if g.unhinted])
-        self._count_mean("hint/rate", [r.hinted for r in rows])
-        # of what stuck prompts are told: 0 where nothing may be said, or nothing was
-        self._count_mean("hint/level", [float(max(r.level for r in g.rollouts)) for g in groups if g.stuck])
-        self._count_mean("hint/refused", [g.refused for g in groups if g.stuck])
-        self._count_mean("solve/verdict_unhinted", [s.parts["discriminate"] for s in first])
-        self._count_mean("solve/unhinted", [solved(s) for s in first])
-        self._count_mean("solve/hinted", [solved(r.score) for r in hinted])
-        for part in PARTS:
-            values = [s.parts[part] for s in first]
-            self._count_mean(f"parts/{part}", values)
-            self._count_mean(f"parts/{part}_unscored", [v is None for v in values])
-        for fault in Fault:
-            self._count_mean(f"fault/{fault}", [r.score.fault == fault for r in rows])
-        write_jsonl(
-            self.rollouts / f"step_{self.state.global_step:06d}_rank{self.accelerator.process_index}.jsonl",
-            (
-                {
-                    "uid": g.record.uid,
-                    "sibling": i,
-                    "hint": r.hint,
-                    "level": r.level,
-                    "text": r.text,
-                    "fault": r.score.fault,
-                    "parts": dict(r.score.parts),
-                    "reward": self._reward(r),
-                    "tokens": len(r.completion.token_ids),
-                    "finished": r.completion.finished,
-                    "stuck": g.stuck,
-                }
-                for g in groups
-                for i, r in enumerate(g.rollouts)
-            ),
-        )
+        add_rollouts(self.meter, self._groups, visited)
+        name = f"step_{self.state.global_step:06d}_rank{self.accelerator.process_index}.jsonl"
+        write_jsonl(self.rollouts / name, rollout_lines(self._groups, self._reward))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our own metrics to the logged row, and tokens per second and device by phase."""
         for phase, seconds in self._seconds.items():
             if seconds:
-                self._count(f"speed/{phase}_tokens_per_s", self._tokens[phase] / seconds, seconds)
+                self.meter.add(f"speed/{phase}_tokens_per_s", self._tokens[phase] / seconds, seconds)
         self._seconds.clear()
         self._tokens.clear()
         logs |= self.counted() | {"tokens/generated": self.memory.generated}
-        self._sums.clear()
+        self.meter.clear()
         super().log(logs, start_time)
 
 

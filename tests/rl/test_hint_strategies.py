@@ -266,7 +266,8 @@ def test_a_verdict_in_the_question_makes_a_prompt_of_its_own(words):
     assert [len(g.contexts) for g in (a, b, c)] == [2, 1, 2]
     for group in (a, c):
         assert [(r.hint, r.level, r.tells, r.context) for r in group.rollouts[2:]] == [("", 1, True, 1)] * 2
-        assert [r.context for r in group.rollouts[:2]] == [0, 0]
+        assert [r.told for r in group.rollouts[2:]] == [f"Hint: the verdict is {group.record.target.coarse()}."] * 2
+        assert [(r.context, r.told) for r in group.rollouts[:2]] == [(0, "")] * 2
     assert [r.text for r in c.rollouts[2:]] == [WRONG, RIGHT]
 
 

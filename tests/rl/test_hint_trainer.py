@@ -269,7 +269,20 @@ def test_everything_that_was_said_is_kept(text_trainer, tmp_path):
     assert len({row["uid"] for row in said}) == 4
     for row in said:
         assert set(row) == {
-            *("uid", "sibling", "hint", "level", "text", "fault", "parts", "reward", "tokens", "finished", "stuck")
+            *(
+                "uid",
+                "sibling",
+                "hint",
+                "told",
+                "level",
+                "text",
+                "fault",
+                "parts",
+                "reward",
+                "tokens",
+                "finished",
+                "stuck",
+            )
         }
         assert set(row["parts"]) == set(PARTS)
         assert row["stuck"] == (row["uid"] in ("r-0", "r-1", "r-2"))
@@ -282,7 +295,7 @@ def test_everything_that_was_said_is_kept(text_trainer, tmp_path):
     assert reward == pytest.approx(sum(row["reward"] for row in last) / len(last))
 
 
-DESIGN_6 = {
+LOGGED = {
     "hint/stuck_rate",
     "hint/rate",
     "hint/level",
@@ -310,7 +323,7 @@ def test_the_metrics_of_the_design_are_logged(text_trainer, tmp_path):
     trainer = text_trainer(hard=hard, max_steps=1, prompts=6, callbacks=[Rows(tmp_path)])
     trainer.train()
     (row,) = read_jsonl(tmp_path / "rl" / "metrics.jsonl")
-    assert set(row) >= DESIGN_6
+    assert set(row) >= LOGGED
     assert row["hint/stuck_rate"] == 0.5
     assert row["hint/rate"] == 0.25  # half of the rows of half of the groups
     assert row["solve/verdict_unhinted"] == 0.5
@@ -342,11 +355,11 @@ def test_hint_reliance_is_what_the_hint_tokens_cost_the_mean(omni_trainer, fresh
 
 def test_metrics_are_means_over_all_that_was_counted(text_trainer):
     trainer = text_trainer()
-    trainer._count("a", 1.0, 3)
-    trainer._count("a", 0.0, 1)
-    trainer._count_mean("b", [1.0, None, 0.0])
-    trainer._count_mean("b", [1.0])
-    trainer._count_mean("c", [None])
+    trainer.meter.add("a", 1.0, 3)
+    trainer.meter.add("a", 0.0, 1)
+    trainer.meter.add_mean("b", [1.0, None, 0.0])
+    trainer.meter.add_mean("b", [1.0])
+    trainer.meter.add_mean("c", [None])
     assert trainer.counted() == {"a": 0.75, "b": pytest.approx(2 / 3)}
 
 

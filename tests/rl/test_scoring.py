@@ -155,7 +155,7 @@ def test_the_first_batch_is_held_against_rows_once(omni_trainer, scored, capsys,
     assert 0 <= metrics["scoring/difference"] < 1e-5
     assert trainer.policy.training  # as before
     assert "rl.scoring" not in capsys.readouterr().out
-    trainer._sums.clear()
+    trainer.meter.clear()
     learnt(trainer)
     assert scored == once | {(formulation, True, 4): 2}
     assert "scoring/verified" not in trainer.counted()
