@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from evaluation.compare import Run
 from evaluation.run import EvalConfig
 from evidence.__main__ import main
 from evidence.plan import STUDIES
 from evidence.studio import Runs, run
+from evidence.text import across
 from rl.config import HintConfig, RLConfig
 from runtime.config import make, section
 from sft.config import SFTConfig
@@ -97,3 +101,51 @@ def test_an_unknown_arm_is_named(capsys):
     with pytest.raises(SystemExit):
         main(["e1", "--arms", "grpo", "gpro"])
     assert "got ['gpro']" in capsys.readouterr().err
+
+
+GOLD = [-3.5 + 0.5 * np.arange(12), 1.0 + 0.25 * np.arange(12)]
+GOLD[1][1::2] = GOLD[1][::2] + 0.5
+
+
+def said(number: int, lo: float, hi: float, seed: int, off: float) -> Run:
+    """An evaluation on twelve items, all answers of it `off` too high; of seed 1 those to neighbours are exchanged."""
+    gold = GOLD[number]
+    records = {
+        f"{number}-{i}": Record(
+            uid=f"{number}-{i}",
+            task="remarks",
+            split="test",
+            group=f"g{i}",
+            views={"text": "so"},
+            target=Scalar(x, lo, hi, 0.0),
+        )
+        for i, x in enumerate(gold)
+    }
+    answers = [gold[i ^ 1] for i in range(12)] if seed == 1 else gold
+    targets = [Scalar(x + off, lo, hi, 0.0) for x in answers]
+    task = SimpleNamespace(metrics=lambda gold, answers: scalar_metrics([g.x for g in gold], [a.x for a in answers]))
+    return Run(Path("x"), seed, task, records, dict(zip(records, targets, strict=True)), (), {})  # type: ignore[arg-type]
+
+
+def scalar_metrics(gold: list[float], answers: list[float]) -> dict[str, float]:
+    spread = np.std(gold) * np.std(answers)
+    covariance = np.mean((gold - np.mean(gold)) * (answers - np.mean(answers)))
+    return {
+        "corr": float(covariance / spread) if spread else 0.0,
+        "mae": float(np.abs(np.subtract(gold, answers)).mean()),
+    }
+
+
+def test_evaluations_on_several_scales_are_averaged_by_hand():
+    wide, narrow = (
+        [said(number, lo, hi, seed, off) for seed in (0, 1)]
+        for number, (lo, hi, off) in enumerate([(-4, 4, 0.4), (1, 5, 0.2)])
+    )
+    found = across([wide, narrow], resamples=50)
+    assert found["corr"].seeds == (0, 1)
+    exchanged = [np.corrcoef(x, [x[i ^ 1] for i in range(12)])[0, 1] for x in GOLD]
+    assert found["corr"].values_S == pytest.approx([1.0, np.mean(exchanged)])
+    # 0.4 of 8 and 0.2 of 4; exchanged neighbours are 0.5 apart on both scales, half of them that much too low
+    assert found["mae"].values_S == pytest.approx([0.05, ((0.9 + 0.1) / 2 / 8 + (0.7 + 0.3) / 2 / 4) / 2])
+    assert (found["mae"].unit, found["mae"].units) == ("group", 24)  # the same name in two corpora is no one's group
+    assert found["mae"].samples_RS[:, 0] == pytest.approx(np.full(50, 0.05))
