@@ -1,4 +1,4 @@
-"""`python -m evidence e1|e1-no-conflict|e3|e4 [--seeds 0 1 2 3 4] [--jobs 2]`: run what is not done, then print the tables."""
+"""`python -m evidence e1|e1-confirm|e1-no-conflict|e3|e4 [--seeds 0 1 2 3 4] [--jobs 2]`: run what is not done, then print the tables."""
 
 import argparse
 import sys

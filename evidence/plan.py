@@ -5,7 +5,7 @@ on the test split of the studio, without hints.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Overrides = tuple[str, ...]
 
@@ -64,6 +64,11 @@ DEFAULT = Study(
 )
 """E1: the built-in default, with fewer steps. Learning rates fall to 0 within the budget."""
 
+CONFIRM = replace(
+    DEFAULT, every=(*DEFAULT.every, "task.seed=2"), arms={name: HINTS[name] for name in ("grpo", "learnt")}
+)
+"""E1's one question, asked again: do hints help on clips with a conflict? Other clips, and to be run with other seeds (5 to 16)."""
+
 NO_CONFLICT = Study(
     every=(*ALL, "task.dev=60", "synth.limit=null"),
     conflicts=False,
@@ -94,4 +99,4 @@ KNOBS = Study(
 )
 """E4: the default hint with one knob turned."""
 
-STUDIES: Mapping[str, Study] = {"e1": DEFAULT, "e1-no-conflict": NO_CONFLICT, "e4": KNOBS}
+STUDIES: Mapping[str, Study] = {"e1": DEFAULT, "e1-confirm": CONFIRM, "e1-no-conflict": NO_CONFLICT, "e4": KNOBS}
