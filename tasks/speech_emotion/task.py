@@ -1,14 +1,18 @@
 """Speech emotion: one of several emotions; the coarse side is its valence. No speaker is in two splits."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from runtime.errors import ConfigError
+import soundfile
+from scipy.signal import resample_poly
+
+from runtime.errors import ConfigError, MediaError
 from tasks.base import Task
 from tasks.metrics.classification import classification_metrics
 from tasks.readers import emodb, ravdess
-from tasks.record import SPLITS, Record, write_records
+from tasks.record import SPLITS, Media, Record, resolve, write_records
 from tasks.target import Class, Space, Target
 
 VALENCE: Mapping[str, Mapping[str, str]] = {"emodb": emodb.VALENCE, "ravdess": ravdess.VALENCE}
@@ -23,9 +27,11 @@ class SpeechEmotion(Task):
         data: folder of the corpus.
         labels: emotions to use, in the order of the question; clips of others are left out.
         train, dev, test: speakers of each split, as two digits; those the folder does not have may be listed too.
+        speeds: factors of tempo and pitch, 0.5 to 2, at which every training clip is there once more, as if another speaker
+            had said it (speed perturbation: Ko et al., Interspeech 2015).
 
     Raises:
-        ConfigError: for an unknown corpus or label, or a speaker in two splits.
+        ConfigError: for an unknown corpus or label, a speaker in two splits, or a speed out of range or twice.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class SpeechEmotion(Task):
         train: Sequence[str],
         dev: Sequence[str],
         test: Sequence[str],
+        speeds: Sequence[float],
     ) -> None:
         super().__init__(name=name, views=views, grammar=grammar)
         if corpus not in VALENCE:
@@ -57,16 +64,44 @@ class SpeechEmotion(Task):
                 f"task.train, dev, test: each speaker belongs to one split; got {twice} twice; mend the config"
             )
 
+        if any(not 0.5 <= s <= 2 or s == 1 for s in speeds) or len(set(speeds)) < len(speeds):
+            raise ConfigError(
+                f"task.speeds: different numbers from 0.5 to 2 without 1, which is always there; got {list(speeds)}; mend "
+                "the config"
+            )
+        self.speeds = tuple(speeds)
+
     def prepare(self, folder: Path) -> Path:
-        """Write the records; the clips stay where they are.
+        """Write the records; the clips stay where they are, unless some are to be there at other speeds.
 
         Returns:
-            The folder of the corpus.
+            The folder of the corpus, or of the copies.
         """
         reader = emodb if self.corpus == "emodb" else ravdess
         records = reader.read(self.data, task=self.name, space=self.space, split_of=self.split_of)
+        if self.speeds:
+            records = [copy for record in records for copy in self._copies(record, folder)]
         write_records(folder / "records.jsonl", records)
-        return self.data
+        return folder if self.speeds else self.data
+
+    def _copies(self, record: Record, folder: Path) -> Iterator[Record]:
+        """The record with its clip below `folder`, and for training the same at each of the other speeds."""
+        clip = record.views["audio"]
+        assert isinstance(clip, Media)
+        source = resolve(self.data, clip.path)
+        try:
+            wave, rate = soundfile.read(source, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise MediaError(f"{source}: not a readable sound ({error}); replace the file, or remove it") from None
+        for speed in (1.0, *self.speeds) if record.split == "train" else (1.0,):
+            name = record.uid + ("" if speed == 1 else f"-x{speed:g}")
+            path = folder / "clips" / f"{name}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # as many samples as the clip lasts at that speed, played at the old rate
+            samples = wave if speed == 1 else resample_poly(wave, 100, round(100 * speed), axis=0)
+            soundfile.write(path, samples, rate, subtype="PCM_16")
+            views = {**record.views, "audio": replace(clip, path=path.relative_to(folder).as_posix())}
+            yield replace(record, uid=name, views=views, meta={**record.meta, "speed": speed})
 
     def question(self, record: Record) -> str:
         """Names the labels, because the answer must be one of them."""

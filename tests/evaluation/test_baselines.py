@@ -83,6 +83,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> tuple[SpeechEmotion, Dat
         train=["03", "08"],
         dev=["09"],
         test=["10"],
+        speeds=[],
     )
     return task, task.dataset(tmp_path_factory.mktemp("speech-run"))
 
@@ -211,6 +212,7 @@ def test_a_task_that_shows_no_sound_is_refused(speech, tiny: Tiny, tmp_path):
         train=["03", "08"],
         dev=["09"],
         test=["10"],
+        speeds=[],
     )
     said = r"functionals are of sound, and deaf shows none in 'speech-.*' \(task\.views=\['text'\]\); add an audio view"
     with pytest.raises(ConfigError, match=said):

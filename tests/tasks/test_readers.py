@@ -6,10 +6,12 @@ import statistics
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from tiny_corpora import EMODB, RAVDESS, TEXTS, write
 
-from runtime.errors import ConfigError, RecordError
+from runtime.errors import ConfigError, MediaError, RecordError
 from runtime.files import read_jsonl
 from tasks.readers import emobank, emodb, mosi, ravdess, vader
 from tasks.readers.table import text_group
@@ -271,6 +273,7 @@ def speech_emotion(**changes) -> SpeechEmotion:
         "train": ["03"],
         "dev": ["11"],
         "test": ["10"],
+        "speeds": [],
     }
     return SpeechEmotion(**(settings | changes))
 
@@ -345,12 +348,42 @@ def test_sentiment_refuses_a_setting_that_cannot_be(tmp_path: Path, changes: dic
         ({"corpus": "iemocap"}, "task.corpus: one of ['emodb', 'ravdess']; got 'iemocap'"),
         ({"labels": ["neutral", "awe"]}, "task.labels: emodb has ['neutral', 'happiness', "),
         ({"dev": ["03"]}, "task.train, dev, test: each speaker belongs to one split; got ['03'] twice"),
+        (
+            {"speeds": [0.9, 0.9]},
+            "task.speeds: different numbers from 0.5 to 2 without 1, which is always there; got [0.9, ",
+        ),
+        ({"speeds": [1.0]}, "task.speeds: different numbers from 0.5 to 2 without 1, which is always there; got [1.0]"),
+        ({"speeds": [0.4]}, "task.speeds: different numbers from 0.5 to 2 without 1, which is always there; got [0.4]"),
     ],
 )
 def test_speech_emotion_refuses_a_setting_that_cannot_be(changes: dict, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         speech_emotion(**changes)
     assert str(caught.value).startswith(message) and str(caught.value).endswith("; mend the config")
+
+
+def test_training_clips_are_there_at_other_speeds_too(corpora: Path, tmp_path: Path) -> None:
+    tone = np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000)
+    for path in (corpora / "emodb" / "wav").iterdir():
+        soundfile.write(path, 0.5 * tone, 16_000)
+    task = speech_emotion(data=str(corpora / "emodb"), train=["03", "08"], speeds=[0.8, 1.25])
+    data, plain = task.dataset(tmp_path), speech_emotion(data=str(corpora / "emodb"), train=["03", "08"])
+    before = {r.uid: r for r in plain.dataset(tmp_path / "plain").records}
+    assert len(data.split("train")) == 3 * sum(r.split == "train" for r in before.values())
+    assert {r.uid for r in data.records if r.split != "train"} == {u for u, r in before.items() if r.split != "train"}
+    for record in data.records:
+        uid, _, speed = record.uid.partition("-x")
+        assert (record.target, record.group, record.split) == (before[uid].target, before[uid].group, before[uid].split)
+        assert record.meta["speed"] == float(speed or 1)
+        clip = record.views["audio"]
+        assert isinstance(clip, Media)
+        wave, rate = soundfile.read(data.root / clip.path)
+        assert (rate, len(wave)) == (16_000, round(16_000 / record.meta["speed"]))
+        spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
+        assert spectrum.argmax() * rate / len(wave) == pytest.approx(200 * record.meta["speed"], abs=1)
+    next((corpora / "emodb" / "wav").iterdir()).write_bytes(b"RIFF no sound")
+    with pytest.raises(MediaError, match=r"\.wav: not a readable sound \(.*\); replace the file, or remove it"):
+        task.prepare(tmp_path / "again")
 
 
 def test_the_majority_answers_for_everybody(corpora: Path, tmp_path: Path) -> None:
