@@ -91,10 +91,6 @@ def train(
             f"rl: {len(records)} training records, one step takes rl.prompts={cfg.prompts}{each}; lower it"
         )
     shown = ("reward", "hint/stuck_rate", "solve/unhinted", "dev/polarity")
-    callbacks: list[TrainerCallback] = [
-        MetricsCallback(folder / "metrics.jsonl", "rl", shown),
-        StopTogether(cfg.iterations),
-    ]
     trainer = make_trainer(
         "rl",
         model,
@@ -108,11 +104,12 @@ def train(
         references,
         folder,
         seed,
-        callbacks,
+        [MetricsCallback(folder / "metrics.jsonl", "rl", shown)],
         engine,
     )
-    if cfg.eval_every and measure_dev:  # after the trainer's own callbacks, which count the tokens
+    if cfg.eval_every and measure_dev:
         trainer.add_callback(Evaluate(cfg.eval_every, measure_dev, trainer, folder / "dev"))
+    trainer.add_callback(StopTogether(cfg.iterations))  # the last: a signal may come during the evaluation
     processor.prefetch(task.prompt(record, root) for record in records)
     trainer.go_on(folder / "checkpoints")
     if not trainer.finished(trainer.state):

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 
 from evaluation.compare import Run
 from evaluation.run import EvalConfig
+from evidence import speech, text
 from evidence.__main__ import main
 from evidence.plan import STUDIES
 from evidence.studio import Runs, run
@@ -23,17 +24,24 @@ from tasks.target import Scalar
 CONF = str(Path(__file__).parent.parent / "conf")
 
 
+def check(verb: str, overrides: list[str]) -> None:
+    """What a verb would do with its overrides before it works: compose them, and read its sections and its task."""
+    with initialize_config_dir(CONF, version_base=None):
+        cfg = compose("pipeline", overrides=["run.dir=x", *(o for o in overrides if not o.startswith("hydra."))])
+    section(cfg, "rl", RLConfig)
+    section(cfg, "sft", SFTConfig)
+    section(cfg, "eval", EvalConfig)
+    task, hint = make(cfg, "task"), section(cfg, "hint", HintConfig)
+    if verb == "rl":
+        hint.check_task(task)
+
+
 @pytest.mark.parametrize(("study", "arm"), [(name, arm) for name, study in STUDIES.items() for arm in study.arms])
 def test_every_arm_is_a_setting_that_the_verbs_accept(study, arm):
     plan = STUDIES[study]
     of_arm = plan.arms[arm]
     stage = {"rl": plan.rl, "sft": plan.sft}.get(of_arm.verb, ())
-    with initialize_config_dir(CONF, version_base=None):
-        cfg = compose("pipeline", overrides=["run.dir=x", *plan.every, *stage, *of_arm.overrides])
-    section(cfg, "rl", RLConfig)
-    section(cfg, "sft", SFTConfig)
-    section(cfg, "eval", EvalConfig)
-    section(cfg, "hint", HintConfig).check_task(make(cfg, "task"))
+    check(of_arm.verb, [*plan.every, *stage, *of_arm.overrides])
 
 
 @pytest.mark.parametrize("conflicts", [True, False])
@@ -149,3 +157,80 @@ def test_evaluations_on_several_scales_are_averaged_by_hand():
     assert found["mae"].values_S == pytest.approx([0.05, ((0.9 + 0.1) / 2 / 8 + (0.7 + 0.3) / 2 / 4) / 2])
     assert (found["mae"].unit, found["mae"].units) == ("group", 24)  # the same name in two corpora is no one's group
     assert found["mae"].samples_RS[:, 0] == pytest.approx(np.full(50, 0.05))
+
+
+@pytest.fixture
+def calls(tmp_path, monkeypatch):
+    """Verb and run folder of every command that a study of real data would run, each checked, none run."""
+    called = []
+
+    def verb(name, log, overrides):
+        folder = next(Path(o.split("=")[1]) for o in overrides if o.startswith("hydra.run.dir="))
+        called.append((name, str(folder.relative_to(tmp_path)), list(overrides)))
+        check(name, list(overrides))
+        made = {"sft": "sft/final", "rl": "rl/final", "data_synth": "synth", "evaluation.baselines labels": "labels"}
+        (folder / made.get(name, "eval")).mkdir(parents=True)
+        if name in made:
+            (folder / made[name] / "chains.jsonl").touch()
+        for there in ("init", *made) if name == "evaluation" else ():
+            (folder / "eval" / there).mkdir()
+            (folder / "eval" / there / "stage.json").touch()
+        return ""
+
+    monkeypatch.setattr("evidence.text.verb", verb)
+    monkeypatch.setattr("evidence.speech.verb", verb)
+    return called
+
+
+def test_texts_are_learnt_from_one_corpus_and_asked_about_the_others(tmp_path, calls):
+    texts = text.Texts(tmp_path)
+    text.run(texts, list(text.ARMS), [3], 1)
+    tweets = [(name, folder) for name, folder, _ in calls if folder.startswith("vader_tweets/")]
+    assert tweets[0] == ("evaluation.baselines labels", "vader_tweets/labels")
+    assert [call for call in tweets if call[0] != "evaluation"][1:] == [
+        ("sft", "vader_tweets/score_only/seed3"),
+        ("sft", "vader_tweets/chains/seed3"),
+        ("rl", "vader_tweets/grpo/seed3"),
+        ("rl", "vader_tweets/hinted/seed3"),
+    ]
+    asked = [(folder, overrides) for name, folder, overrides in calls if name == "evaluation"]
+    assert len(asked) == 2 * 4 * 3
+    for folder, overrides in asked:
+        trained, arm, _, about = folder.split("/")
+        final = f"{tmp_path}/{trained}/{arm}/seed3/{'rl' if arm in ('grpo', 'hinted') else 'sft'}/final"
+        assert f"eval.init={final}" in overrides and f"task={about.removeprefix('on_')}" in overrides
+        assert not about.endswith(trained)
+        assert ("task.grammar=answer" in overrides) == (arm == "score_only")
+        assert ("eval.split=dev" in overrides) == (about == "on_mosi")
+    before = len(calls)
+    text.run(texts, list(text.ARMS), [3], 1)
+    assert len(calls) == before
+
+
+def test_speech_is_learnt_in_a_stack(tmp_path, calls):
+    speech.run(speech.Speech(tmp_path), [3], 1)
+    assert [(name, folder.removesuffix("/seed3")) for name, folder, _ in calls] == [
+        ("data_synth", "german"),
+        ("evaluation.baselines labels", "german"),
+        ("evaluation.baselines labels", "english"),
+        ("evaluation.baselines classical", "classical/seed0"),
+        ("sft", "english_labels"),
+        ("sft", "labels"),
+        ("evaluation", "labels"),
+        ("sft", "chains"),
+        ("evaluation", "chains"),
+        ("rl", "grpo"),
+        ("evaluation", "grpo"),
+        ("rl", "hinted"),
+        ("evaluation", "hinted"),
+    ]
+    inits = [next((o for o in overrides if ".init=" in o), "").replace(f"{tmp_path}/", "") for _, _, overrides in calls]
+    assert [init for init in inits if init] == [
+        "sft.init=english_labels/seed3/sft/final",
+        "sft.init=labels/seed3/sft/final",
+        "rl.init=chains/seed3/sft/final",
+        "rl.init=chains/seed3/sft/final",
+    ]
+    before = len(calls)
+    speech.run(speech.Speech(tmp_path), [3], 1)
+    assert len(calls) == before
