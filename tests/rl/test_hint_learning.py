@@ -495,7 +495,7 @@ def run(text_model: ModelConfig, words: Processor, tmp_path: Path) -> Run:
         task = ArbitraryRemarks()
         task.hard = frozenset(["r-0", "r-1", "r-2"])
 
-        def measured(policy: torch.nn.Module) -> dict[str, float]:
+        def measured(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
             at_step(1 + len(read_jsonl(folder / "metrics.jsonl")))
             return {}
 

@@ -66,6 +66,18 @@ def test_dev_is_measured_every_few_steps_and_after_the_last(stage, tmp_path):
     assert len({id(policy) for policy in seen}) == 1
 
 
+def test_dev_is_measured_where_the_budget_ends_the_training(stage, tmp_path):
+    looks = []
+
+    def measure_dev(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
+        looks.append(said)
+        return {"answered": 0.5}
+
+    stage(measure_dev=measure_dev, max_steps=5, eval_every=4, budget=1)
+    assert looks == [tmp_path / "rl" / "dev" / "step_000001.jsonl"]
+    assert [row.get("dev/answered") for row in read_jsonl(tmp_path / "rl" / "metrics.jsonl")] == [0.5]
+
+
 def test_a_signal_stops_where_no_rollouts_are_left_to_use(stage):
     def measure_dev(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGTERM)  # in the first step, and in the second
