@@ -135,6 +135,7 @@ class Race:
     """How many generated tokens each arm needed for what the reference had reached at its end."""
 
     key: str
+    where: tuple[str, Any] | None
     level: float
     arms: tuple[Reach, ...]
 
@@ -376,7 +377,7 @@ def race(arms: Sequence[Arm], key: str, where: tuple[str, Any] | None = None) ->
         reached = sum(needed([run]) is not None for run in arm.runs)
         return Reach(arm.name, curve[-1][0] if curve else None, needed(arm.runs), reached, len(arm.runs))
 
-    return Race(key, level, tuple(map(reach, arms)))
+    return Race(key, where, level, tuple(map(reach, arms)))
 
 
 def _points(run: Run, key: str, where: tuple[str, Any] | None) -> dict[int, tuple[float, float]]:
@@ -387,8 +388,9 @@ def _points(run: Run, key: str, where: tuple[str, Any] | None) -> dict[int, tupl
         name, values = key.removeprefix("dev/"), {}
         for step, said in run.looks.items():
             chosen = [(r.target, answer) for r, answer in said if r.meta.get(where[0]) == where[1]]
-            if chosen:
-                values[step] = run.task.metrics(*map(list, zip(*chosen, strict=True)))[name]
+            measured = run.task.metrics(*map(list, zip(*chosen, strict=True))) if chosen else {}
+            if name in measured:
+                values[step] = measured[name]
     return {step: (tokens[step], values[step]) for step in sorted(tokens.keys() & values.keys())}
 
 
@@ -432,9 +434,8 @@ def markdown(comparison: Comparison) -> str:
         ]
         for c in comparison.contrasts
     ]
-    where = "" if comparison.where is None else f" with {comparison.where[0]} = {json.dumps(comparison.where[1])}"
     notes = [
-        f"{comparison.items} items{where}. Means over seeds, 95 % intervals over seeds and {comparison.units} "
+        f"{comparison.items} items{_of(comparison.where)}. Means over seeds, 95 % intervals over seeds and {comparison.units} "
         f"{comparison.unit}s ({comparison.resamples} bootstrap samples); Holm over a family of {len(tested)}."
     ]
     if lone := [arm.arm for arm in comparison.arms if len(arm.seeds) == 1]:
@@ -462,8 +463,8 @@ def race_markdown(found: Race) -> str:
 
     reference = found.arms[0].arm
     note = (
-        f"Generated tokens until {found.key} reached {found.level:.3f}, where {reference} ended; mean over seeds, trailing "
-        f"mean of {WINDOW} evaluations."
+        f"Generated tokens until {found.key}{_of(found.where)} reached {found.level:.3f}, where {reference} ended; mean over "
+        f"seeds, trailing mean of {WINDOW} evaluations."
     )
     head = ["arm", "generated tokens", "until reached", f"share of {reference}", "seeds that reach it"]
     return f"{note}\n\n{table(head, [row(arm) for arm in found.arms])}"
@@ -473,6 +474,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table: the first column to the left, the others to the right."""
     lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def _of(where: tuple[str, Any] | None) -> str:
+    return "" if where is None else f" with {where[0]} = {json.dumps(where[1])}"
 
 
 def _count(x: float | None) -> str:

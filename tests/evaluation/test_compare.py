@@ -246,6 +246,8 @@ def test_the_race_on_some_dev_records_counts_their_answers(tmp_path):
     assert race(arms(tmp_path, "plain", "quick"), "dev/polarity", ("conflict", False)).level == 0
     with pytest.raises(ConfigError, match=r"--curve reward --where conflict=...: only curves dev/METRIC can be sliced"):
         race(arms(tmp_path, "plain", "quick"), "reward", ("conflict", True))
+    with pytest.raises(StageError, match="name a key that was logged"):
+        race(arms(tmp_path, "plain", "quick"), "dev/polarty", ("conflict", True))
     for path in (tmp_path / "plain-0" / "rl" / "dev").iterdir():
         path.unlink()
     with pytest.raises(
@@ -382,7 +384,7 @@ def test_the_command_prints_tables_and_ends_with_one_line_on_an_error(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("4 items with conflict = true. ")
     assert "| hinted | polarity | +0.000 [+0.000, +0.000] | 1.000 | 1.000 | paired |" in done.stdout
-    assert "Generated tokens until dev/polarity reached 0.375, where plain ended" in done.stdout
+    assert "Generated tokens until dev/polarity with conflict = true reached 0.375, where plain ended" in done.stdout
     assert "| hinted | 200 | 200 | 1.00 | 1 of 1 |" in done.stdout
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (1, "")
