@@ -21,10 +21,12 @@ def main(argv: list[str]) -> None:
     known = list({"e2": speech.ARMS, "e3": text.ARMS}.get(given.study) or STUDIES[given.study].arms)
     if unknown := set(given.arms or ()) - set(known):
         parser.error(f"--arms: some of {known}; got {sorted(unknown)}")
+    if given.arms and given.study == "e2":
+        parser.error("--arms: those of e2 are stages of one stack, and all of them are run; leave it out")
     arms = [name for name in known if given.arms is None or name in given.arms]
     out = (given.out or Path("outputs/evidence") / given.study).resolve()
     try:
-        if given.study == "e2":  # its arms are stages of one stack
+        if given.study == "e2":
             speech.run(speech.Speech(out), given.seeds, given.jobs)
             speech.tables(speech.Speech(out))
         elif given.study == "e3":

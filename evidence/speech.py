@@ -24,7 +24,7 @@ ENGLISH = (
 LABELS = ("task.grammar=answer",)
 SPEEDS = "task.speeds=[0.85,0.93,1.08,1.17]"
 """Of what the policy learns from. The classical baseline has none: on the dev speaker it is .89 without them and .82 with them."""
-ARMS = {"chains": "sft", "grpo": "rl", "hinted": "rl", "labels": "sft"}
+ARMS = {"labels": "sft", "chains": "sft", "grpo": "rl", "hinted": "rl"}
 """Arm -> what trains it."""
 
 
@@ -93,7 +93,7 @@ def run(speech: Speech, seeds: Sequence[int], jobs: int) -> None:
 
 def tables(speech: Speech) -> None:
     """Print how the arms compare with the classical baseline."""
-    arms = [f"{arm}={speech.folder(arm, '*')}/eval/{verb}" for arm, verb in ARMS.items()]
+    arms = [f"{arm}={speech.folder(arm, '*')}/eval/{stage}" for arm, stage in ARMS.items()]
     command = [
         sys.executable,
         "-m",

@@ -109,6 +109,9 @@ def test_an_unknown_arm_is_named(capsys):
     with pytest.raises(SystemExit):
         main(["e1", "--arms", "grpo", "gpro"])
     assert "got ['gpro']" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["e2", "--arms", "grpo"])
+    assert "stages of one stack, and all of them are run; leave it out" in capsys.readouterr().err
 
 
 GOLD = [-3.5 + 0.5 * np.arange(12), 1.0 + 0.25 * np.arange(12)]
