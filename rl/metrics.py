@@ -11,6 +11,9 @@ from rl.rollout import Group, Rollout, solved
 from tasks.base import PARTS
 from tasks.dc import Fault
 
+CUT = 0.1
+"""Share of cut completions that is worth a warning."""
+
 
 class Meter:
     """Weighted means since the last row of the log."""
@@ -66,6 +69,22 @@ def add_rollouts(meter: Meter, groups: Sequence[Group], visited: Sequence[Group]
         meter.add_mean(f"parts/{part}_unscored", [v is None for v in values])
     for fault in Fault:
         meter.add_mean(f"fault/{fault}", [r.score.fault == fault for r in rows])
+
+
+def cut_short(groups: Sequence[Group], limit: int) -> str | None:
+    """A warning where many of these rollouts were cut off at `rl.max_new_tokens`, None where few were.
+
+    What is cut earns nothing, so a limit below the length of some answers teaches the policy to give others: on EmoDB all but
+    the shortest, "neutral" (LOG.md).
+    """
+    cut = fmean(not r.completion.finished for g in groups for r in g.rollouts)
+    if cut <= CUT:
+        return None
+    return (
+        f"warning: {cut:.0%} of the first rollouts were cut off at rl.max_new_tokens={limit}, and earn nothing for that: answers "
+        "with long explanations will die out. Raise it above the longest chain of the cold start, or lower rl.temperature if "
+        "they ramble (read rollouts/step_000000*.jsonl)"
+    )
 
 
 def rollout_lines(groups: Sequence[Group], reward: Callable[[Rollout], float | None]) -> list[dict[str, Any]]:

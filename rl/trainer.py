@@ -45,7 +45,7 @@ from rl.advantage import advantages, reward
 from rl.config import HintConfig, RewardConfig, RLConfig
 from rl.difficulty import DifficultySampler, SolveMemory
 from rl.hints.control import HintState
-from rl.metrics import Meter, add_rollouts, rollout_lines
+from rl.metrics import Meter, add_rollouts, cut_short, rollout_lines
 from rl.rollout import Group, Hinting, Rollout, roll_out, solved
 from rl.scoring import Scorer, formulation
 from runtime.errors import ParityError
@@ -520,6 +520,8 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         """Note metrics, and write the rollouts themselves."""
         visited, self._visited = self._visited, []
         add_rollouts(self.meter, self._groups, visited)
+        if self.state.global_step == 0 and (warning := cut_short(self._groups, self.settings.max_new_tokens)):
+            self.accelerator.print(warning, flush=True)
         name = f"step_{self.state.global_step:06d}_rank{self.accelerator.process_index}.jsonl"
         write_jsonl(self.rollouts / name, rollout_lines(self._groups, self._reward))
 
