@@ -15,11 +15,12 @@ import evaluation.stage
 import rl.stage
 import sft.stage
 from data_synth.config import SynthConfig
+from evaluation.grading import ExplanationConfig, RewardConfig
 from evaluation.report import print_table, write_report
 from evaluation.run import EvalConfig
 from models.engine.config import EngineConfig
 from models.session import Session, open_session
-from rl.config import HintConfig, RewardConfig, RLConfig
+from rl.config import HintConfig, RLConfig
 from runtime.config import make, section
 from runtime.files import write_json
 from runtime.main import CONF, command
@@ -33,6 +34,7 @@ SCHEMAS = {
     "sft": SFTConfig,
     "hint": HintConfig,
     "reward": RewardConfig,
+    "explanation": ExplanationConfig,
     "rl": RLConfig,
     "eval": EvalConfig,
 }

@@ -21,10 +21,11 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from benchmarks.naive import NaiveGRPOTrainer
 from benchmarks.scene import Scene
 from benchmarks.timing import LOGPS, Clock, Comparison, Limit, Result, Timing, largest, relative
+from evaluation.grading import RewardConfig
 from models.engine import hf
 from models.engine.hf import draw
-from rl.advantage import reward
-from rl.config import HintConfig, RewardConfig, RLConfig
+from rewards.total import reward
+from rl.config import HintConfig, RLConfig
 from rl.trainer import HintGRPOTrainer, make_trainer
 from runtime.config import section
 from runtime.main import CONF

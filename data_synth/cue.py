@@ -11,22 +11,16 @@ wrong, as any teacher; the verification rejects such chains, so a cold start fro
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
 from data_synth.teacher import Case, Draft, Teacher
-from models.cues import FaceCues, VoiceCues, WordCues, face_cues, voice_cues, word_cues
-from models.media import has_sound, read_audio, read_video
+from models.cues import MIN_VOICES, VoiceCues, VoiceNorms, clip_cues, fit_norms, sound, voice_cues
+from models.media import read_audio
 from runtime.errors import ConfigError, MediaError
 from tasks.dc import Answer, Grammar, render
 from tasks.record import Media
 from tasks.target import Class, Scalar, Target, number_text
-
-FPS, MAX_FRAMES = 5.0, 16
-"""How many frames of a video are measured."""
 
 DIRECTION = {-1: "down", 0: "flat", 1: "up"}
 
@@ -75,43 +69,6 @@ def emotion_of(pitch: int, range_: int, tone: int, pace: int, fear: bool) -> str
     return "sadness" if arousal <= -AROUSED else "neutral"
 
 
-MIN_VOICES = 8
-"""Fewer measurable clips than this make no norm."""
-
-
-@dataclass(frozen=True, slots=True)
-class VoiceNorms:
-    """What is usual among the voices of a run; each a row in the order of `LEVELS`."""
-
-    median: tuple[float, ...]
-    mad: tuple[float, ...]
-    """Median absolute deviation times 1.4826, which is the standard deviation of a normal sample."""
-
-    def levels(self, voice: VoiceCues, edge: float) -> tuple[int, ...] | None:
-        """Each cue as -1, 0 or +1: below, within or above `edge` deviations of the median; None when one is unmeasurable."""
-        row = _row(voice)
-        if row is None:
-            return None
-        z = [(x - m) / d for x, m, d in zip(row, self.median, self.mad, strict=True)]
-        return tuple((v > edge) - (v < -edge) for v in z)
-
-
-def _row(voice: VoiceCues) -> tuple[float, ...] | None:
-    if voice.pitch_hz is None or voice.pitch_range is None or voice.brightness_db is None or voice.rate is None:
-        return None
-    return float(12 * np.log2(voice.pitch_hz)), voice.pitch_range, voice.brightness_db, voice.rate
-
-
-def fit_norms(voices: Sequence[VoiceCues]) -> VoiceNorms | None:
-    """Median and spread of the measurable voices, without any label; None when there are fewer than MIN_VOICES."""
-    rows = [row for voice in voices if (row := _row(voice)) is not None]
-    if len(rows) < MIN_VOICES:
-        return None
-    median = np.median(rows, axis=0)
-    mad = 1.4826 * np.median(np.abs(rows - median), axis=0)
-    return VoiceNorms(tuple(median.tolist()), tuple(np.maximum(mad, 1e-6).tolist()))
-
-
 class CueTeacher(Teacher):
     """Writes chains from measured cues.
 
@@ -139,7 +96,7 @@ class CueTeacher(Teacher):
         """Measure every voice once, when emotions of speech are asked for."""
         voices = []
         for case in cases:
-            if isinstance(case.like, Class) and (media := _sound(case)) is not None:
+            if isinstance(case.like, Class) and (media := sound(case.views)) is not None:
                 with suppress(MediaError):  # `write` meets it again and the record is rejected with this reason
                     voices.append(self._voice(media))
         self.norms = fit_norms(voices)
@@ -160,15 +117,8 @@ class CueTeacher(Teacher):
         return self._voices[media]
 
     def _scalar(self, case: Case, like: Scalar) -> Draft:
-        text = next((v for v in case.views.values() if isinstance(v, str)), None)
-        video = next((v for v in case.views.values() if isinstance(v, Media) and v.kind == "video"), None)
-        sound = _sound(case)
-        words = WordCues(None) if text is None else word_cues(text)
-        voice = VoiceCues() if sound is None else self._voice(sound)
-        face = FaceCues()
-        if video is not None:
-            face = face_cues(read_video(video.path, FPS, video.span, MAX_FRAMES)[0])
-
+        found = clip_cues(case.views)
+        words, voice, face = found.words, found.voice, found.face
         cues = {"words": words.direction, "voice": voice.direction, "face": face.direction}
         measured = {name: sign for name, sign in cues.items() if sign is not None}
         provenance = {
@@ -192,7 +142,7 @@ class CueTeacher(Teacher):
         return Draft(compose(value, evidence, strength, case.grammar), None, provenance)
 
     def _class(self, case: Case, like: Class) -> Draft:
-        media = _sound(case)
+        media = sound(case.views)
         labels = {
             name: label for name, ways in SPELLINGS.items() for label in like.space.labels if label.lower() in ways
         }
@@ -217,13 +167,6 @@ class CueTeacher(Teacher):
         return Draft(
             compose(value, evidence, f"arousal {arousal}, tone {said['tone']}", case.grammar), None, provenance
         )
-
-
-def _sound(case: Case) -> Media | None:
-    """The audio view, else a video with sound."""
-    media = [v for v in case.views.values() if isinstance(v, Media)]
-    audio = next((m for m in media if m.kind == "audio"), None)
-    return audio or next((m for m in media if m.kind == "video" and has_sound(Path(m.path))), None)
 
 
 def _amount(share: float) -> str:

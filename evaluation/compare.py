@@ -27,6 +27,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from evaluation.report import LOWER_IS_BETTER
+from evaluation.score import Read, explanation_rates, read_in
 from evaluation.stats import (
     RESAMPLES,
     Difference,
@@ -60,6 +61,8 @@ class Run:
     records: Mapping[str, Record]
     """uid -> record, of the items that were evaluated, in file order."""
     answers: Mapping[str, Target | None]
+    read: Mapping[str, Read]
+    """uid -> what a verifier or a judge, and the cues, say of the explanation."""
     log: Sequence[Mapping[str, Any]]
     """Rows of the `metrics.jsonl` of the stage that was evaluated; none for a baseline without one."""
     looks: Mapping[int, Sequence[tuple[Record, Target | None]]]
@@ -204,6 +207,7 @@ def read_run(folder: Path) -> Run:
         make(config, "task"),
         {uid: record for uid, record in by_uid.items() if uid in answers},
         answers,
+        {row["uid"]: (row.get("speaks_for"), row.get("evidence_precision")) for row in read_jsonl(said)},
         read_jsonl(log) if log.is_file() else (),
         {int(path.stem[-6:]): answered(path) for path in sorted(log.parent.glob("dev/step_*.jsonl"))},
     )
@@ -266,7 +270,8 @@ def compare(
 
     Args:
         arms: two or more, with different names.
-        metrics: names of the task's corpus metrics to test; with the arms they are the family of Holm's correction.
+        metrics: names of the task's corpus metrics to test, and of those of explanations where all runs have them; with the
+            arms they are the family of Holm's correction.
         where: only the items whose record has this value of this key in its `meta`.
         resamples: bootstrap samples of the items.
         seed: of the bootstrap.
@@ -282,14 +287,23 @@ def compare(
     first = arms[0].runs[0]
     records = _chosen(list(first.records.values()), where)
     gold, groups = [r.target for r in records], [r.group for r in records]
-    known = first.task.metrics(gold, gold)
+    each = [read_in(list(run.read.values())) for arm in arms for run in arm.runs]
+    which = all(labels for labels, _ in each), all(claims for _, claims in each)
+    known = first.task.metrics(gold, gold) | explanation_rates(gold, gold, [(None, None)] * len(gold), which)
     if not metrics or (unknown := [name for name in metrics if name not in known]):
         got = ", ".join(unknown) if metrics else "none"
         raise ConfigError(f"metrics: of {first.task.name}: {', '.join(known)}; got {got}; mend the command")
 
     def corpus(run: Run) -> Callable[[np.ndarray], dict[str, float]]:
         said = [run.answers[record.uid] for record in records]
-        return lambda items: first.task.metrics([gold[i] for i in items], [said[i] for i in items])
+        read = [run.read[record.uid] for record in records]
+
+        def metrics(items: np.ndarray) -> dict[str, float]:
+            ours, theirs = [gold[i] for i in items], [said[i] for i in items]
+            found = first.task.metrics(ours, theirs)
+            return found | explanation_rates(ours, theirs, [read[i] for i in items], which)
+
+        return metrics
 
     measured = [measure_arm({run.seed: corpus(run) for run in arm.runs}, groups, resamples, seed) for arm in arms]
     pairs = [(k, metric) for k in range(1, len(arms)) for metric in metrics]

@@ -34,7 +34,7 @@ from tasks.target import read_number
 
 STAGES = {"base": "Before SFT", "sft": "SFT", "rl": "Hint-GRPO"}
 """Folder below `eval/` and key of the summary -> what the page calls it."""
-LOWER_IS_BETTER = {"mae", "unparseable"}
+LOWER_IS_BETTER = {"mae", "unparseable", "inconsistent"}
 HINT_PLOTS: dict[str, tuple[dict[str, str], float | None]] = {
     "stuck and hinted": (
         {
@@ -192,7 +192,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 def _cells(entry: Mapping[str, Any]) -> dict[str, Cell]:
     """Numbers of a summary entry: scores with intervals below "metrics", or plain name -> value."""
     found: dict[str, Cell] = {}
-    for name, m in entry.get("metrics", entry).items():
+    for name, m in (entry.get("metrics", entry) | entry.get("explanations", {})).items():
         if isinstance(m, Mapping) and "value" in m:
             found[name] = (m["value"], m.get("lo"), m.get("hi"))
         elif isinstance(m, int | float):

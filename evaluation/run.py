@@ -1,19 +1,20 @@
 """Run a model over a split, without hints, and score it: whole, and with a modality silenced."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from evaluation.score import score_predictions
+from evaluation.score import summarize
 from models.engine.hf import HFEngine, Sampling
 from models.processor import MODALITIES, Processor
 from runtime.errors import ConfigError
 from runtime.files import write_jsonl
-from tasks.base import Dataset, Task
+from tasks.base import Dataset, Grade, Score, Task
 from tasks.record import SPLITS, Media, Record
 
 
@@ -82,21 +83,26 @@ def measure(
     root: Path,
     cfg: EvalConfig,
     said: Path | None = None,
+    watch: Callable[[Sequence[Record], Sequence[str]], dict[str, float]] | None = None,
 ) -> dict[str, float]:
     """Corpus metrics alone, without intervals: for curves while training.
 
     Args:
         said: gets a line for each record, its uid and the answer (null where none can be read).
+        watch: further metrics of the completions.
+
+    Returns:
+        The task's metrics, `calibrate` (mean closeness of the answers; of the rated ones), and those of `watch`.
     """
-    scores = [
-        task.score(r, text)
-        for r, text in zip(records, complete(task, model, processor, records, root, cfg), strict=True)
-    ]
+    texts = complete(task, model, processor, records, root, cfg)
+    scores = task.grade(records, texts)
     answers = [s.answer.value if s.answer else None for s in scores]
     if said:
         rows = zip(records, answers, strict=True)
         write_jsonl(said, [{"uid": r.uid, "answer": a.render() if a else None} for r, a in rows])
-    return task.metrics([r.target for r in records], answers)
+    close = [c for s in scores if (c := s.parts["calibrate"]) is not None]
+    found = task.metrics([r.target for r in records], answers) | ({"calibrate": fmean(close)} if close else {})
+    return found | watch(records, texts) if watch else found
 
 
 def evaluate(
@@ -107,8 +113,12 @@ def evaluate(
     cfg: EvalConfig,
     folder: Path,
     seed: int,
+    grade: Grade | None = None,
 ) -> dict[str, Any]:
     """Score a model on a split and write `folder/predictions.jsonl`.
+
+    Args:
+        grade: scores the completions; None: `task.grade`, which does not read explanations.
 
     Returns:
         What `score_predictions` returns, and under `silenced` the metrics with each modality of `cfg.silence` blanked.
@@ -117,16 +127,18 @@ def evaluate(
     shown = {view for r in records for view in _modalities(r, task)}
     processor.prefetch(task.prompt(record, data.root) for record in records)
     completions = complete(task, model, processor, records, data.root, cfg)
-    by_uid = {r.uid: text for r, text in zip(records, completions, strict=True)}
-    result = score_predictions(task, records, by_uid, train=data.split("train"), resamples=cfg.resamples, seed=seed)
+    scores = (grade or task.grade)(records, completions)
+    graded = [(score.fault, score) for score in scores]
+    result = summarize(task, records, graded, train=data.split("train"), resamples=cfg.resamples, seed=seed)
     silenced = {}
     for modality in cfg.silence:
         if modality not in shown:
             continue
         texts = complete(task, model, processor, records, data.root, cfg, frozenset({modality}))
-        answers = [task.score(r, text).answer for r, text in zip(records, texts, strict=True)]
+        answers = [score.answer for score in task.grade(records, texts)]
         silenced[modality] = task.metrics([r.target for r in records], [a.value if a else None for a in answers])
-    write_jsonl(folder / "predictions.jsonl", [_row(task, r, by_uid[r.uid]) for r in records])
+    rows = zip(records, completions, scores, strict=True)
+    write_jsonl(folder / "predictions.jsonl", [_row(record, text, score) for record, text, score in rows])
     return {**result, "silenced": silenced}
 
 
@@ -145,8 +157,7 @@ def _modalities(record: Record, task: Task) -> set[str]:
     return found
 
 
-def _row(task: Task, record: Record, completion: str) -> dict[str, Any]:
-    score = task.score(record, completion)
+def _row(record: Record, completion: str, score: Score) -> dict[str, Any]:
     return {
         "uid": record.uid,
         "group": record.group,
@@ -155,6 +166,8 @@ def _row(task: Task, record: Record, completion: str) -> dict[str, Any]:
         "verdict": score.answer.verdict if score.answer else None,
         "fault": score.fault,
         "parts": dict(score.parts),
+        "speaks_for": score.speaks_for,
+        "evidence_precision": score.precision,
         "completion": completion,
         "text": next((v for v in record.views.values() if isinstance(v, str)), None),
         "media": [

@@ -18,7 +18,7 @@ When `records` holds training records too, the task's trivial rule is scored bes
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ from evaluation.stats import RESAMPLES, bootstrap_intervals, unit_of
 from runtime.config import check_sections
 from runtime.errors import ConfigError, RecordError, UndertoneError
 from runtime.files import write_json
-from tasks.base import PARTS, Score, Task
+from tasks.base import PARTS, WRONG, Score, Task
 from tasks.dc import Answer, Fault
+from tasks.metrics.explanation import evidence_precision, explanation_metrics, side_of
 from tasks.record import SPLITS, Record, read_records
-from tasks.target import number_text
+from tasks.target import Target, number_text
 
 CONF = Path(__file__).parents[1] / "conf"
 DEFAULTS = {"split": "test", "missing": "error", "resamples": str(RESAMPLES), "seed": "0"}
@@ -44,6 +45,10 @@ PATHS = ("records", "predictions", "out")
 USAGE = "task=T records=R.jsonl predictions=P.jsonl out=S.json"
 LEVEL = 0.95
 """Coverage of every interval."""
+
+
+Graded = tuple[str | None, Score]
+"""Name of the fault, and the score; "missing" is a fault here, too."""
 
 
 def score_predictions(
@@ -71,6 +76,7 @@ def score_predictions(
         A JSON-able dict:
         n: number of records;
         metrics: name -> {value, lo, hi}, a 95 % bootstrap interval clustered by group;
+        explanations: the same of what `tasks/metrics/explanation.py` counts; empty where nothing read the explanations;
         interval: {level, resamples, unit, units}, where unit is what was drawn, "group" (or "item" where there is one
             group only), and units says how many there are;
         faults: fault -> count, most frequent first;
@@ -82,20 +88,45 @@ def score_predictions(
     """
     if not records:
         raise RecordError("score: no records to score; got 0; choose another split, or mend the record file")
-    scores = [_grade(task, record, completions.get(record.uid), (answers or {}).get(record.uid)) for record in records]
-    faults = Counter(fault for fault, _ in scores if fault is not None)
+    graded = [_grade(task, record, completions.get(record.uid), (answers or {}).get(record.uid)) for record in records]
+    return summarize(task, records, graded, train=train, resamples=resamples, seed=seed)
+
+
+def summarize(
+    task: Task,
+    records: Sequence[Record],
+    graded: Sequence[Graded],
+    *,
+    train: Sequence[Record] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What `score_predictions` returns, for predictions that are graded already."""
+    if not records:
+        raise RecordError("score: no records to score; got 0; choose another split, or mend the record file")
+    faults = Counter(fault for fault, _ in graded if fault is not None)
+    scores = [score for _, score in graded]
     gold = [record.target for record in records]
-    said = [None if score.answer is None else score.answer.value for _, score in scores]
+    said = [None if score.answer is None else score.answer.value for score in scores]
     groups = [record.group for record in records]
+    read = [(score.speaks_for, score.precision) for score in scores]
+    which = read_in(read)
 
     def corpus(items: np.ndarray) -> dict[str, float]:
         return task.metrics([gold[i] for i in items], [said[i] for i in items])
 
-    intervals = bootstrap_intervals(corpus, groups, resamples, seed, LEVEL)
+    def explained(items: np.ndarray) -> dict[str, float]:
+        return explanation_rates([gold[i] for i in items], [said[i] for i in items], [read[i] for i in items], which)
+
+    def intervals(metrics: Callable[[np.ndarray], dict[str, float]]) -> dict[str, dict[str, float]]:
+        found = bootstrap_intervals(metrics, groups, resamples, seed, LEVEL)
+        return {name: {"value": i.value, "lo": i.lo, "hi": i.hi} for name, i in found.items()}
+
     unit = unit_of(groups)
     return {
         "n": len(records),
-        "metrics": {name: {"value": i.value, "lo": i.lo, "hi": i.hi} for name, i in intervals.items()},
+        "metrics": intervals(corpus),
+        "explanations": intervals(explained),
         "interval": {
             "level": LEVEL,
             "resamples": resamples,
@@ -103,22 +134,41 @@ def score_predictions(
             "units": len(set(groups)) if unit == "group" else len(groups),
         },
         "faults": dict(faults.most_common()),
-        "parts": {name: _mean([score.parts[name] for _, score in scores]) for name in PARTS},
+        "parts": {name: _mean([score.parts[name] for score in scores]) for name in PARTS},
         "baseline": task.metrics(gold, task.baseline(train, records)) if train else {},
     }
 
 
-def _grade(task: Task, record: Record, completion: str | None, answer: str | None) -> tuple[str | None, Score]:
-    """Name of the fault, and the score."""
+Read = tuple[str | None, float | None]
+"""What an explanation speaks for, and the precision of its claims; None for what nothing has read."""
+
+
+def read_in(read: Sequence[Read]) -> tuple[bool, bool]:
+    """Whether anything read what the explanations speak for, and whether anything checked their claims."""
+    return any(label is not None for label, _ in read), any(precision is not None for _, precision in read)
+
+
+def explanation_rates(
+    gold: Sequence[Target], answers: Sequence[Target | None], read: Sequence[Read], which: tuple[bool, bool]
+) -> dict[str, float]:
+    """What `tasks/metrics/explanation.py` counts, as far as `which` says that it was read."""
+    labels, claims = which
+    found: dict[str, float] = {}
+    if labels:
+        found |= explanation_metrics(list(map(side_of, gold)), list(map(side_of, answers)), [j for j, _ in read])
+    return found | {"evidence_precision": evidence_precision([p for _, p in read])} if claims else found
+
+
+def _grade(task: Task, record: Record, completion: str | None, answer: str | None) -> Graded:
     if answer is None:
         if completion is None:
-            return "missing", Score(dict.fromkeys(PARTS, 0.0), None, None)
+            return "missing", Score(WRONG, None, None)
         score = task.score(record, completion)
         return score.fault, score
     value, coarse = record.target.read(answer), record.target.coarse()
     closeness = 0.0 if value is None else value.score(record.target)
     right = None if coarse is None else float(value is not None and value.coarse() == coarse)
-    parts = {"format": None, "discriminate": right, "calibrate": closeness, "agreement": None}
+    parts = dict.fromkeys(PARTS) | {"discriminate": right, "calibrate": closeness}
     fault = Fault.BAD_ANSWER if value is None else None
     return fault, Score(parts, fault, None if value is None else Answer(value))
 

@@ -8,6 +8,7 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
+from evaluation.grading import ExplanationConfig, make_grader
 from evaluation.report import print_table
 from evaluation.run import EvalConfig, evaluate
 from models.load import load_model, load_processor
@@ -34,6 +35,7 @@ def run(session: Session, name: str, checkpoint: Path | str) -> dict[str, Any]:
     """
     settings: EvalConfig = session.section("eval", EvalConfig)
     settings = replace(settings, silence=[]) if name in WHOLE_ONLY else settings
+    explanation = session.section("explanation", ExplanationConfig)
     folder = session.folder / "eval" / name
 
     def work() -> dict[str, Any]:
@@ -41,10 +43,12 @@ def run(session: Session, name: str, checkpoint: Path | str) -> dict[str, Any]:
         processor = load_processor(session.model, checkpoint)
         model = load_model(session.model, checkpoint, train=False)
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # as the Trainer does by itself; not run on a GPU yet
-        return evaluate(session.task, model, processor, session.data, settings, folder, session.seed)
+        grade = make_grader(session).grade
+        return evaluate(session.task, model, processor, session.data, settings, folder, session.seed, grade)
 
     inputs = {"records": session.records} | ({"checkpoint": checkpoint} if isinstance(checkpoint, Path) else {})
-    return run_stage(folder, session.settings(eval=replace(settings, init=None)), inputs, work)
+    stated = session.settings(eval=replace(settings, init=None), explanation=explanation)
+    return run_stage(folder, stated, inputs, work)
 
 
 @hydra.main(version_base=None, config_path=CONF, config_name="eval")

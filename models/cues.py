@@ -3,19 +3,25 @@
     voice_cues(wave)    pitch, loudness, tempo of the loudest voice
     face_cues(frames)   the mouth of a schematic face; a real face is not measurable here
     word_cues(text)     lexicon valence of an English text and the words that carry it
+    clip_cues(views)    all of these, of one record's views
 
 A field that cannot be measured is None, never a guess. `direction` reads a cue as +1 (up), 0 (flat) or -1 (down).
 """
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import librosa
 import numpy as np
 from scipy import ndimage, signal
 from torch import Tensor
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from models.media import has_sound, read_audio, read_video
+from tasks.record import Media, View
 
 SLOPE_SEMITONES = 2.0
 """A pitch that moves less than this over a clip counts as flat."""
@@ -27,6 +33,9 @@ WORDS_VALENCE = 0.05
 DARK, UNEVEN, STROKE = 0.5, 0.1, 0.1
 """A schematic mouth is darker than this share of the skin, on skin that varies less than this share, and (root mean square, as
 a share of its width) no further than this from a parabola."""
+
+FPS, MAX_FRAMES = 5.0, 16
+"""How many frames of a video are measured."""
 
 HOP_SECONDS = 0.01
 WINDOW_SECONDS = 0.064
@@ -69,6 +78,46 @@ class VoiceCues:
     def direction(self) -> int | None:
         """Where the pitch goes."""
         return _direction(self.pitch_slope, SLOPE_SEMITONES)
+
+
+NORMED = ("pitch", "range", "tone", "pace")
+"""The voice cues that are read against a norm: median pitch, range of the pitch, brightness, rate."""
+
+MIN_VOICES = 8
+"""Fewer measurable clips than this make no norm."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceNorms:
+    """What is usual among the voices of a run; each a row in the order of NORMED."""
+
+    median: tuple[float, ...]
+    mad: tuple[float, ...]
+    """Median absolute deviation times 1.4826, which is the standard deviation of a normal sample."""
+
+    def levels(self, voice: VoiceCues, edge: float) -> tuple[int, ...] | None:
+        """Each cue as -1, 0 or +1: below, within or above `edge` deviations of the median; None when one is unmeasurable."""
+        row = _row(voice)
+        if row is None:
+            return None
+        z = [(x - m) / d for x, m, d in zip(row, self.median, self.mad, strict=True)]
+        return tuple((v > edge) - (v < -edge) for v in z)
+
+
+def _row(voice: VoiceCues) -> tuple[float, ...] | None:
+    if voice.pitch_hz is None or voice.pitch_range is None or voice.brightness_db is None or voice.rate is None:
+        return None
+    return float(12 * np.log2(voice.pitch_hz)), voice.pitch_range, voice.brightness_db, voice.rate
+
+
+def fit_norms(voices: Sequence[VoiceCues]) -> VoiceNorms | None:
+    """Median and spread of the measurable voices, without any label; None when there are fewer than MIN_VOICES."""
+    rows = [row for voice in voices if (row := _row(voice)) is not None]
+    if len(rows) < MIN_VOICES:
+        return None
+    median = np.median(rows, axis=0)
+    mad = 1.4826 * np.median(np.abs(rows - median), axis=0)
+    return VoiceNorms(tuple(median.tolist()), tuple(np.maximum(mad, 1e-6).tolist()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,3 +295,60 @@ def word_cues(text: str, most: int = 3) -> WordCues:
             shares[bare] = valence - (vader.polarity_scores(rest)["compound"] if rest else 0.0)
     ranked = sorted(shares.items(), key=lambda item: -abs(item[1]))
     return WordCues(valence, tuple((w, round(s, 4)) for w, s in ranked[:most] if s))
+
+
+@dataclass(frozen=True, slots=True)
+class ClipCues:
+    """Everything that was measured of one record."""
+
+    words: WordCues
+    voice: VoiceCues
+    face: FaceCues
+
+    def levels(self, norms: VoiceNorms | None, edge: float) -> dict[str, int | None]:
+        """Level (+1, 0, -1; None where unmeasurable) of `words`, `voice` (the course of its pitch) and `face`, and of NORMED.
+
+        Args:
+            norms: what is usual among the voices; without them NORMED cannot be told.
+            edge: how many deviations from the norm are high or low.
+        """
+        normed = None if norms is None else norms.levels(self.voice, edge)
+        directions = {"words": self.words.direction, "voice": self.voice.direction, "face": self.face.direction}
+        return directions | dict(zip(NORMED, normed or (None,) * len(NORMED), strict=True))
+
+
+def sound(views: Mapping[str, View]) -> Media | None:
+    """The audio view, else a video with sound. Paths are absolute."""
+    media = [v for v in views.values() if isinstance(v, Media)]
+    audio = next((m for m in media if m.kind == "audio"), None)
+    return audio or next((m for m in media if m.kind == "video" and has_sound(Path(m.path))), None)
+
+
+def clip_cues(views: Mapping[str, View]) -> ClipCues:
+    """Measure the first text, the sound and the first video of a record; what it does not have is unmeasurable.
+
+    Args:
+        views: by name; paths are absolute.
+
+    Raises:
+        MediaError: for media that cannot be read.
+    """
+    text = next((v for v in views.values() if isinstance(v, str)), None)
+    video = next((v for v in views.values() if isinstance(v, Media) and v.kind == "video"), None)
+    heard = sound(views)
+    return ClipCues(
+        WordCues(None) if text is None else word_cues(text),
+        VoiceCues() if heard is None else voice_cues(read_audio(heard.path, heard.span)),
+        FaceCues() if video is None else face_cues(read_video(video.path, FPS, video.span, MAX_FRAMES)[0]),
+    )
+
+
+def word_signs(text: str) -> dict[str, int]:
+    """Words of a text that the lexicon knows, in lower case, and the side that each takes there (negation included)."""
+    return {word: 1 if share > 0 else -1 for word, share in word_cues(text, most=len(text)).strongest}
+
+
+def emotion_share(text: str) -> float:
+    """Share of the words of a text that stand in the lexicon, in [0, 1]; 0 for a text without words."""
+    words = re.findall(r"[a-z']+", text.lower())
+    return sum(w in _vader().lexicon for w in words) / len(words) if words else 0.0

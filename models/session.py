@@ -31,6 +31,8 @@ SECTIONS = (
     "sft",
     "hint",
     "reward",
+    "explanation",
+    "judge",
     "rl",
     "eval",
     "baseline",

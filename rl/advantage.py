@@ -1,28 +1,57 @@
-"""Parts and weights -> rewards -> advantages.
+"""Scores -> rewards -> advantages.
 
-    reward     r = sum_k w_k p_k / sum_k w_k        over the parts k that could be scored
-    advantage  A_i = r_i - mean(r)                  over the siblings i of one prompt (Dr. GRPO, arXiv 2503.20783)
-               A_i = (r_i - mean(r)) / (std(r) + e) with scale="group" (GRPO, arXiv 2402.03300)
+    A_i = r_i - mean(r)                  over the siblings i of one prompt (Dr. GRPO, arXiv 2503.20783)
+    A_i = (r_i - mean(r)) / (std(r) + e) with scale="group" (GRPO, arXiv 2402.03300)
 
 With baseline="context", hinted and unhinted siblings each have a mean and deviation of their own (ADHint, arXiv 2512.13095):
 a hint makes the answer easier, and a shared mean would punish whoever had to do without.
 
-Axes: B prompts, G siblings, K parts.
+Axes: B prompts, G siblings.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
+
+from rewards.missing import fill_missing
+from rewards.total import reward
+from rl.rollout import Rollout
 
 EPSILON = 1e-4
 """Added to the deviation, as in TRL."""
 
 
-def reward(parts: Mapping[str, float | None], weights: Mapping[str, float]) -> float | None:
-    """Weighted mean of the parts that could be scored, in [0, 1]; None when none with a weight could."""
-    known = [(weights[name], value) for name, value in parts.items() if value is not None and weights[name] > 0]
-    total = sum(weight for weight, _ in known)
-    return sum(weight * value for weight, value in known) / total if known else None
+def reward_of(
+    rollout: Rollout,
+    weights: Mapping[str, float],
+    count_leaked: bool,
+    estimates: Mapping[str, float | None] = MappingProxyType({}),
+) -> float | None:
+    """Weighted mean of the parts of one rollout, in [0, 1]; None where nothing can be scored.
+
+    Args:
+        weights: of the parts.
+        count_leaked: whether the verdict counts where a hint has given it away.
+        estimates: parts that go before the rollout's own.
+    """
+    parts = {**rollout.score.parts, **estimates}
+    if rollout.tells and not count_leaked and rollout.score.fault is None:
+        parts["discriminate"] = None
+    return reward(parts, weights)
+
+
+def rewards_to_compare(rows: Sequence[Rollout], weights: Mapping[str, float], count_leaked: bool) -> list[float | None]:
+    """Rewards of the siblings of one group. Where a judge was not heard on some, with estimates of its part for all of them.
+
+    Their expectation is the reward that there would have been (`rewards/missing.py`); some may lie outside [0, 1].
+    """
+    scores = [r.score for r in rows]
+    if not any(s.unheard for s in scores):
+        return [reward_of(r, weights, count_leaked) for r in rows]
+    asked = [s.unheard or (s.fault is None and s.parts["explanation"] is not None) for s in scores]
+    filled = fill_missing([s.parts["explanation"] for s in scores], asked)
+    return [reward_of(r, weights, count_leaked, {"explanation": e}) for r, e in zip(rows, filled, strict=True)]
 
 
 def advantages(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from runtime.errors import ConfigError
-from tasks.base import PARTS, Task
+from tasks.base import Task
 
 STRATEGIES = ("none", "polarity", "ladder", "adaptive", "self", "query")
 WHENS = ("stuck", "always")
@@ -100,21 +100,6 @@ class HintConfig:
                 f"hint.strategy={self.strategy}: a hint is a prefix that states the verdict, and answers of grammar "
                 f"{task.grammar.name!r} do not open with one; use task.grammar=dc, or hint=query, or hint=none"
             )
-
-
-@dataclass
-class RewardConfig:
-    """Weights of the parts of a score; a weight of 0 switches a part off."""
-
-    weights: dict[str, float]
-
-    def __post_init__(self) -> None:
-        if set(self.weights) != set(PARTS):
-            raise ConfigError(
-                f"reward.weights: must name exactly the parts {sorted(PARTS)}; got {sorted(self.weights)}; edit conf/reward"
-            )
-        if min(self.weights.values()) < 0 or not any(self.weights.values()):
-            raise ConfigError(f"reward.weights: 0 or more, at least one above 0; got {self.weights}; edit conf/reward")
 
 
 @dataclass

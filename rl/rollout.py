@@ -13,11 +13,11 @@ import torch
 
 from models.engine.base import Completion, Engine, Sampling
 from models.fingerprint import Fingerprint
-from models.processor import Encoded, Processor
+from models.processor import Encoded
 from rl.config import HintConfig
 from rl.hints.control import HintState
 from rl.hints.forms import Rung, hinted_rows, is_stuck, own_words, request, rungs, with_hint
-from tasks.base import Message, Score, Task
+from tasks.base import Grade, Message, Score, Task
 from tasks.record import Record
 
 
@@ -104,6 +104,7 @@ class _Draft:
 
 def roll_out(
     task: Task,
+    grade: Grade,
     engine: Engine,
     root: Path,
     records: Sequence[Record],
@@ -114,7 +115,8 @@ def roll_out(
     """Sample `group` completions for each record, some of them behind a hint.
 
     Args:
-        task: makes the prompts and grades.
+        task: makes the prompts and the hints.
+        grade: scores all completions of a round together.
         engine: samples.
         root: data root of the records.
         records: [B] one prompt each.
@@ -141,10 +143,13 @@ def roll_out(
 
     _prepare([d for d in drafts if d.ahead], task, engine, sampling, hinting)
     counts = [hinted.start if d.rungs else group for d in drafts]
-    said = iter(engine.sample(state, [b for b, count in enumerate(counts) for _ in range(count)], sampling))
-    for draft, count in zip(drafts, counts, strict=True):
-        for _ in range(count):
-            draft.rows.append(_graded(task, processor, draft.record, next(said)))
+    owners = [b for b, count in enumerate(counts) for _ in range(count)]
+    said = engine.sample(state, owners, sampling)
+    texts = [processor.decode(c.token_ids) for c in said]
+    scores = grade([drafts[b].record for b in owners], texts)
+    for b, completion, text, score in zip(owners, said, texts, scores, strict=True):
+        drafts[b].rows.append(Rollout("", (), completion, text, score))
+    for draft in drafts:
         draft.unhinted = tuple(row.score for row in draft.rows)
         draft.stuck = is_stuck(draft.unhinted)
         draft.tokens += sum(len(row.completion.token_ids) for row in draft.rows)
@@ -159,7 +164,7 @@ def roll_out(
     while climbing := [b for b, d in enumerate(drafts) if d.rungs]:
         place = drafts[climbing[0]].rungs[0].place
         now = [b for b in climbing if drafts[b].rungs[0].place == place]
-        _round(task, engine, state, drafts, now, hinted, sampling)
+        _round(grade, engine, state, drafts, now, hinted, sampling)
     return [
         Group(d.record, tuple(d.contexts), d.seen, tuple(d.rows), d.unhinted, d.stuck, d.tokens, d.refused)
         for d in drafts
@@ -186,7 +191,7 @@ def _prepare(drafts: Sequence[_Draft], task: Task, engine: Engine, sampling: Sam
 
 
 def _round(
-    task: Task,
+    grade: Grade,
     engine: Engine,
     state: Any,
     drafts: Sequence[_Draft],
@@ -205,28 +210,15 @@ def _round(
     openings = ["" if query else rung.texts[i % len(rung.texts)] for _, _, rung, i in jobs]
     prefixes = None if query else [processor.text_ids(text) for text in openings]
     said = engine.sample(state, [at if query else b for at, b, _, _ in jobs], sampling, prefixes)
-    for (_, b, rung, i), opening, completion in zip(jobs, openings, said, strict=True):
+    texts = [opening + processor.decode(c.token_ids) for opening, c in zip(openings, said, strict=True)]
+    scores = grade([drafts[b].record for _, b, _, _ in jobs], texts)
+    for (_, b, rung, i), opening, completion, text, score in zip(jobs, openings, said, texts, scores, strict=True):
         draft = drafts[b]
-        row = _graded(task, processor, draft.record, completion, rung, opening)
+        ids = tuple(processor.text_ids(opening)) if opening else ()
+        told = rung.texts[0] if query else ""
+        row = Rollout(opening, ids, completion, text, score, rung.level, rung.tells, int(query), told)
         draft.rows[i : i + 1] = [row]  # in place of the sibling, or behind the last one
         draft.tokens += len(completion.token_ids)
     for b in now:
         if any(solved(drafts[b].rows[i].score) for i in hinted):  # a verdict that was given away is not enough
             drafts[b].rungs = []
-
-
-def _graded(
-    task: Task,
-    processor: Processor,
-    record: Record,
-    completion: Completion,
-    rung: Rung | None = None,
-    opening: str = "",
-) -> Rollout:
-    text = opening + processor.decode(completion.token_ids)
-    score = task.score(record, text)
-    if rung is None:
-        return Rollout("", (), completion, text, score)
-    ids = tuple(processor.text_ids(opening)) if opening else ()
-    told = rung.texts[0] if rung.place == "query" else ""
-    return Rollout(opening, ids, completion, text, score, rung.level, rung.tells, int(bool(told)), told)

@@ -1,5 +1,6 @@
 """The reinforcement stage of a run: `rl/final` from `sft/final`."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,20 @@ import hydra
 import torch
 from omegaconf import DictConfig
 
+from evaluation.canaries import common_answer, margins
+from evaluation.grading import ExplanationConfig, RewardConfig, make_grader
 from evaluation.run import EvalConfig, measure
 from models.engine.config import EngineConfig, make_engine
 from models.load import load_model, load_processor
 from models.session import Session, open_session
-from rl.config import HintConfig, RewardConfig, RLConfig
+from rl.config import HintConfig, RLConfig
 from rl.hints.forms import QUOTING
 from rl.train import train
 from runtime.errors import StageError
 from runtime.main import CONF, command
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
-from tasks.record import read_records
+from tasks.record import Record, read_records
 
 
 def run(session: Session) -> dict[str, Any]:
@@ -28,6 +31,7 @@ def run(session: Session) -> dict[str, Any]:
     hint, reward = session.section("hint", HintConfig), session.section("reward", RewardConfig)
     evaluation = session.section("eval", EvalConfig)
     engine = session.section("engine", EngineConfig)
+    explanation = session.section("explanation", ExplanationConfig)
     hint.check_task(session.task)
     folder = session.folder / "rl"
     init = Path(settings.init) if settings.init else session.folder / "sft" / "final"
@@ -52,8 +56,16 @@ def run(session: Session) -> dict[str, Any]:
         dev = data.split("dev")
         references = {r.uid: r.rationale for r in read_records(chains) if r.rationale} if quoting else {}
 
+        grader, common = make_grader(session), common_answer(task, data)
+        kinds = ("blind", "parasitic") if explanation.asks else ("blind",)  # unread, an explanation costs nothing
+
+        def watch(records: Sequence[Record], texts: Sequence[str]) -> dict[str, float]:
+            found = margins(task, grader.grade, reward.weights, records, texts, common).values()
+            worst = {kind: [margin for k, margin in found if k == kind] for kind in kinds}
+            return {f"canary/{kind}": min(of_kind) for kind, of_kind in worst.items() if of_kind}
+
         def measure_dev(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
-            return measure(task, policy, processor, dev, data.root, evaluation, said)
+            return measure(task, policy, processor, dev, data.root, evaluation, said, watch)
 
         with session.tracker("rl"):
             return train(
@@ -70,10 +82,13 @@ def run(session: Session) -> dict[str, Any]:
                 session.seed,
                 measure_dev if dev else None,
                 partial(make_engine, engine, session.model, init, folder / "engine", session.seed),
+                grader.grade,
             )
 
     inputs = {"records": session.records, "init": init} | ({"chains": chains} if quoting else {})
-    return run_stage(folder, session.settings(rl=settings, hint=hint, reward=reward), inputs, work)
+    return run_stage(
+        folder, session.settings(rl=settings, hint=hint, reward=reward, explanation=explanation), inputs, work
+    )
 
 
 @hydra.main(version_base=None, config_path=CONF, config_name="rl")

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from evaluation.grading import RewardConfig
 from models.engine.base import MakeEngine
 from models.engine.hf import HFEngine
 from models.processor import Processor
-from rl.config import HintConfig, RewardConfig, RLConfig
+from rl.alarm import farming, pays_canaries
+from rl.config import HintConfig, RLConfig
 from rl.trainer import HintGRPOTrainer, make_trainer
 from runtime.errors import StageError
 from runtime.files import read_jsonl
 from runtime.logs import MetricsCallback
 from runtime.signals import StopTogether
-from tasks.base import Task
+from tasks.base import Grade, Task
 from tasks.record import Record
 
 MeasureDev = Callable[[torch.nn.Module, Path | None], dict[str, float]]
@@ -26,7 +28,10 @@ MeasureDev = Callable[[torch.nn.Module, Path | None], dict[str, float]]
 
 
 class Evaluate(TrainerCallback):
-    """Unhinted metrics on the dev records while training, in the log as `dev/...`; the answers, in `dev/step_*.jsonl`."""
+    """Unhinted metrics on the dev records while training, in the log as `dev/...`; the answers, in `dev/step_*.jsonl`.
+
+    With a warning where they say that the reward is being farmed.
+    """
 
     def __init__(self, every: int, measure: MeasureDev, trainer: HintGRPOTrainer, folder: Path) -> None:
         self.every = every
@@ -39,8 +44,12 @@ class Evaluate(TrainerCallback):
         step = state.global_step
         if step % self.every == 0 or step == state.max_steps or self.trainer.memory.spent:
             said = self.folder / f"step_{step:06}.jsonl" if state.is_world_process_zero else None
-            for name, value in self.measure(self.trainer.policy, said).items():
-                self.trainer.meter.add(f"dev/{name}", value)
+            found = {f"dev/{name}": value for name, value in self.measure(self.trainer.policy, said).items()}
+            for name, value in found.items():
+                self.trainer.meter.add(name, value)
+            for warning in (farming([*state.log_history, found]), pays_canaries(found)):
+                if warning:
+                    self.trainer.accelerator.print(warning, flush=True)
 
 
 def train(
@@ -57,6 +66,7 @@ def train(
     seed: int,
     measure_dev: MeasureDev | None,
     engine: MakeEngine = HFEngine,
+    grade: Grade | None = None,
 ) -> dict[str, Any]:
     """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`.
 
@@ -74,6 +84,7 @@ def train(
         seed: of prompt order and sampling.
         measure_dev: unhinted metrics on the dev records, where there are any.
         engine: makes what samples.
+        grade: scores completions; None: `task.grade`, which does not read explanations.
 
     Returns:
         Number of steps, and what `hint_summary` and `parity_summary` make of the logged steps.
@@ -106,6 +117,7 @@ def train(
         seed,
         [MetricsCallback(folder / "metrics.jsonl", "rl", shown)],
         engine,
+        grade,
     )
     if cfg.eval_every and measure_dev:
         trainer.add_callback(Evaluate(cfg.eval_every, measure_dev, trainer, folder / "dev"))

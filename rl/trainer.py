@@ -34,6 +34,7 @@ from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from evaluation.grading import RewardConfig
 from models.engine.base import MakeEngine, Sampling
 from models.engine.hf import HFEngine
 from models.fingerprint import Fingerprint, Sight, watch
@@ -41,8 +42,8 @@ from models.processor import Encoded, Processor
 from models.resume import Resumable
 from models.shared_prefix import attach
 from rl import parity
-from rl.advantage import advantages, reward
-from rl.config import HintConfig, RewardConfig, RLConfig
+from rl.advantage import advantages, reward_of, rewards_to_compare
+from rl.config import HintConfig, RLConfig
 from rl.difficulty import DifficultySampler, SolveMemory
 from rl.hints.control import HintState
 from rl.metrics import Meter, add_rollouts, cut_short, rollout_lines
@@ -50,7 +51,7 @@ from rl.rollout import Group, Hinting, Rollout, roll_out, solved
 from rl.scoring import Scorer, formulation
 from runtime.errors import ParityError
 from runtime.files import write_jsonl
-from tasks.base import Task
+from tasks.base import Grade, Task
 from tasks.record import Record
 
 
@@ -126,6 +127,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         references: verified chains by uid, from which some strategies take their hints; may lack any.
         rollouts: folder that gets one `step_*.jsonl` per generation, with everything the model said.
         engine: makes the engine for policy and processor, once distributed training is set up.
+        grade: scores completions; `task.grade`, or what reads their explanations too.
     """
 
     args: GRPOConfig
@@ -147,7 +149,8 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         rollouts: Path,
         train_dataset: Any,
         callbacks: list[TrainerCallback],
-        engine: MakeEngine = HFEngine,
+        engine: MakeEngine,
+        grade: Grade,
     ) -> None:
         attach(model)
         super().__init__(
@@ -164,7 +167,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             reference = self.accelerator.unwrap_model(self.ref_model)
             assert isinstance(reference, torch.nn.Module)
             attach(reference)
-        self.task, self.root, self.processor = task, root, processor
+        self.task, self.grade, self.root, self.processor = task, grade, root, processor
         self.settings, self.hint, self.reward_weights_by_part = settings, hint, weights.weights
         self.rollouts = rollouts
         self.engine = engine(self.policy, processor)
@@ -266,7 +269,8 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         sampling = Sampling(self.settings.max_new_tokens, self.settings.temperature)
 
         def sampled(records: Sequence[Record]) -> list[Group]:
-            groups = roll_out(self.task, self.engine, self.root, records, self.num_generations, sampling, hinting)
+            size = self.num_generations
+            groups = roll_out(self.task, self.grade, self.engine, self.root, records, size, sampling, hinting)
             self._generated += sum(g.tokens for g in groups)
             self._visited += groups
             return groups
@@ -297,10 +301,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         return 0 if self.hint.prefix == "weighted" else rollout.context
 
     def _reward(self, rollout: Rollout) -> float | None:
-        parts = dict(rollout.score.parts)
-        if rollout.tells and not self.hint.count_leaked and rollout.score.fault is None:
-            parts["discriminate"] = None  # given away by the hint
-        return reward(parts, self.reward_weights_by_part)
+        return reward_of(rollout, self.reward_weights_by_part, self.hint.count_leaked)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         out: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[assignment]
@@ -334,7 +335,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
     def _advantages(self, groups: Sequence[Group]) -> torch.Tensor:
         """(B, G) of all rollouts."""
         return advantages(
-            [[self._reward(r) for r in g.rollouts] for g in groups],
+            [rewards_to_compare(g.rollouts, self.reward_weights_by_part, self.hint.count_leaked) for g in groups],
             [[r.hinted for r in g.rollouts] for g in groups],
             baseline=self.hint.baseline,
             scale=self.settings.scale,
@@ -552,6 +553,7 @@ def make_trainer(
     seed: int,
     callbacks: list[TrainerCallback],
     engine: MakeEngine = HFEngine,
+    grade: Grade | None = None,
 ) -> HintGRPOTrainer:
     """Settings of ours to settings of TRL's, in one place."""
     cuda = torch.cuda.is_available()
@@ -605,4 +607,5 @@ def make_trainer(
         train_dataset=HFDataset.from_dict({"prompt": [r.uid for r in records]}),
         callbacks=callbacks,
         engine=engine,
+        grade=grade or task.grade,
     )

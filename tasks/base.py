@@ -4,7 +4,7 @@ The synthesis filter, the RL reward, the evaluation and the offline scorer all c
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,24 @@ from tasks.dc import GRAMMARS, Answer, Fault, Grammar, parse
 from tasks.record import Media, Record, Turn, read_records, resolve
 from tasks.target import Target
 
-PARTS = ("format", "discriminate", "calibrate", "agreement")
+PARTS = ("format", "discriminate", "calibrate", "agreement", "explanation", "evidence")
 """Names of the parts of a score, unweighted; `conf/reward/` gives them weights.
 
 format        the grammar holds
 discriminate  the stated verdict equals coarse(gold); without a stated verdict, that of the answer does
 calibrate     closeness of the answer to gold, by target kind
 agreement     coarse(answer) equals the stated verdict: the model does not contradict itself
+explanation   its sentences carry the emotion that they should; needs a verifier
+evidence      the cues that it claims were measured in the clip; needs the clip
+
+The last two are None here: what reads explanations, and only where the config asks for it, is `evaluation/grading.py`.
 """
+
+UNREAD: Mapping[str, float | None] = {"explanation": None, "evidence": None}
+"""The parts for which an explanation has to be read."""
+
+WRONG: Mapping[str, float | None] = dict.fromkeys(PARTS, 0.0) | UNREAD
+"""The parts of a text that is no answer."""
 
 Message = dict[str, Any]
 """`{"role": ..., "content": [part, ...]}`; a part is `{"type": "text", "text"}` (with `"view"` when it shows one)
@@ -36,6 +46,16 @@ class Score:
     """Every name of PARTS in [0, 1]; None where nothing can be scored (left out of the mean and counted, never zero)."""
     fault: Fault | None
     answer: Answer | None
+    speaks_for: str | None = None
+    """The label (the side, for intensities) that a verifier reads out of the explanation; None where none was asked."""
+    unheard: bool = False
+    """Whether a judge was asked about the explanation and could not be heard, which says nothing about it."""
+    precision: float | None = None
+    """Share of the cues it claims that were measured so; None where no claim could be checked."""
+
+
+Grade = Callable[[Sequence[Record], Sequence[str]], list[Score]]
+"""[N] records and [N] completions -> [N] scores: `Task.grade`, or `evaluation.grading.Grader.grade` around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +153,24 @@ class Task(ABC):
             completion: any string.
 
         Returns:
-            The parts; all zero together with a named fault when the text is not an answer.
+            The parts; WRONG together with a named fault when the text is not an answer.
         """
         answer = self.parse(record, completion)
         if isinstance(answer, Fault):
-            return Score(dict.fromkeys(PARTS, 0.0), answer, None)
+            return Score(WRONG, answer, None)
         gold, coarse = record.target, answer.value.coarse()
         verdict = coarse if answer.verdict is None else answer.verdict
-        parts = {
+        parts = UNREAD | {
             "format": 1.0,
             "discriminate": None if gold.coarse() is None else float(verdict == gold.coarse()),
             "calibrate": answer.value.score(gold),
             "agreement": None if answer.verdict is None else float(coarse == answer.verdict),
         }
         return Score(parts, None, answer)
+
+    def grade(self, records: Sequence[Record], completions: Sequence[str]) -> list[Score]:
+        """`score` of each pair."""
+        return [self.score(r, c) for r, c in zip(records, completions, strict=True)]
 
 
 def _dialogue(turns: tuple[Turn, ...]) -> str:

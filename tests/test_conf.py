@@ -21,7 +21,7 @@ from tasks.base import Task
 SCHEMAS = {**pipeline.SCHEMAS, "run": RunConfig, "model": ModelConfig}
 VERBS = ("pipeline", "synth", "sft", "rl", "eval")
 CHOICES = sorted(f"{path.parent.name}={path.stem}" for path in Path(CONF).glob("*/*.yaml"))
-STATED = {"teacher=openai": ["teacher.model=some-model"]}
+STATED = {"teacher=openai": ["teacher.model=some-model"], "judge=openai": ["judge.model=some-model"]}
 """What a choice leaves to the user."""
 
 

@@ -135,7 +135,7 @@ def said(number: int, lo: float, hi: float, seed: int, off: float) -> Run:
     answers = [gold[i ^ 1] for i in range(12)] if seed == 1 else gold
     targets = [Scalar(x + off, lo, hi, 0.0) for x in answers]
     task = SimpleNamespace(metrics=lambda gold, answers: scalar_metrics([g.x for g in gold], [a.x for a in answers]))
-    return Run(Path("x"), seed, task, records, dict(zip(records, targets, strict=True)), (), {})  # type: ignore[arg-type]
+    return Run(Path("x"), seed, task, records, dict(zip(records, targets, strict=True)), {}, (), {})  # type: ignore[arg-type]
 
 
 def scalar_metrics(gold: list[float], answers: list[float]) -> dict[str, float]:

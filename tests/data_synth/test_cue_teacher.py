@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_synth.cue import MIN_VOICES, CueTeacher, VoiceNorms, compose, emotion_of, fit_norms
+from data_synth.cue import CueTeacher, compose, emotion_of
 from data_synth.run import synthesize
 from data_synth.teacher import blind
-from models.cues import VoiceCues
+from models.cues import MIN_VOICES, VoiceCues, VoiceNorms, fit_norms
 from runtime.errors import ConfigError
 from tasks.dc import GRAMMARS, Answer, parse
 from tasks.record import Media

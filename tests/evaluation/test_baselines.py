@@ -22,7 +22,7 @@ from models.session import RunConfig, Session
 from runtime.config import section
 from runtime.errors import ConfigError, StageError
 from runtime.files import read_jsonl
-from tasks.base import Dataset, Task
+from tasks.base import PARTS, Dataset, Task
 from tasks.dc import GRAMMARS
 from tasks.record import Record, read_records, write_records
 from tasks.speech_emotion.task import SpeechEmotion
@@ -137,7 +137,7 @@ def test_the_machine_hears_what_tells_the_labels_apart_and_its_answers_score_as_
     rows = read_jsonl(path)
     assert [row["uid"] for row in rows] == [r.uid for r in test]
     assert rows[0]["answer"] == rows[0]["gold"] and rows[0]["completion"] is None
-    assert rows[0]["parts"] == {"format": None, "discriminate": 1.0, "calibrate": 1.0, "agreement": None}
+    assert rows[0]["parts"] == dict.fromkeys(PARTS) | {"discriminate": 1.0, "calibrate": 1.0}
     completions, answers = read_predictions(path, {r.uid for r in test})
     again = score_predictions(task, test, completions, answers=answers, train=data.split("train"), resamples=20, seed=0)
     assert again == {key: result[key] for key in again}
@@ -385,7 +385,7 @@ def test_every_training_record_gets_its_label_as_its_chain(terse: Studio, studio
     assert [r.uid for r in chains] != [r.uid for r in train], "shuffled, because sft holds the last ones out"
     for chain in chains:
         text = f"<answer>{chain.target.render()}</answer>"
-        parts = {"format": 1.0, "discriminate": 1.0, "calibrate": 1.0, "agreement": None}
+        parts = dict.fromkeys(PARTS) | {"format": 1.0, "discriminate": 1.0, "calibrate": 1.0}
         assert chain.rationale == text and terse.score(chain, text).parts == parts
 
 

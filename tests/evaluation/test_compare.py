@@ -106,6 +106,26 @@ def test_holm_runs_over_all_arms_and_metrics(runs):
     assert polarity.lo < polarity.value < polarity.hi
 
 
+def test_explanations_are_compared_where_all_runs_have_read_them(runs):
+    with pytest.raises(ConfigError, match=r"metrics: of studio: .*; got epc, evidence_precision"):
+        compare(arms(runs, "plain", "hinted"), ["epc", "evidence_precision"], resamples=5)
+    for arm in ("plain", "hinted"):
+        for seed in range(3):
+            path = runs / f"{arm}-{seed}" / "eval" / "rl" / "predictions.jsonl"
+            rows = read_jsonl(path)
+            # every explanation says positive; gold plus .4 to 1.0 is positive for 4 to 6 of the 8 answers
+            write_jsonl(
+                path, [row | {"speaks_for": "positive", "evidence_precision": 0.5 + 0.1 * seed} for row in rows]
+            )
+    found = compare(arms(runs, "plain", "hinted"), ["epc", "eea", "evidence_precision"], resamples=5)
+    plain, hinted = found.arms
+    # answers above .2: gold plus .9, .7, 1.0 -> 5, 4, 5 of 8 (-.5 + .7 is on the edge); plus .6, .5, .4 -> 4 each
+    assert plain.metrics["epc"].value == pytest.approx((5 + 4 + 5) / 24)
+    assert hinted.metrics["epc"].value == pytest.approx(4 / 8)
+    assert plain.metrics["eea"].value == hinted.metrics["eea"].value == pytest.approx(4 / 8)
+    assert plain.metrics["evidence_precision"].value == pytest.approx(0.6)
+
+
 def test_the_bootstrap_seed_decides_the_result(runs):
     a, b, c = (compare(arms(runs, "plain", "hinted"), ["polarity"], resamples=30, seed=s) for s in (1, 1, 2))
     assert a == b != c

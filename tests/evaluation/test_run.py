@@ -86,7 +86,8 @@ def test_evaluation_writes_every_prediction_and_silences_what_is_shown(studio, s
     assert result["n"] == 8 and set(result["silenced"]) == {"audio", "video", "text"}
     points = {name: m["value"] for name, m in result["metrics"].items()}
     assert result["silenced"]["audio"] == points and set(result["baseline"]) == set(points)
-    assert measure(studio, None, PROCESSOR, studio_data.split("test"), studio_data.root, CFG) == points  # type: ignore[arg-type]
+    found = measure(studio, None, PROCESSOR, studio_data.split("test"), studio_data.root, CFG)  # type: ignore[arg-type]
+    assert found == points | {"calibrate": pytest.approx(result["parts"]["calibrate"]["mean"])}
     rows = read_jsonl(tmp_path / "predictions.jsonl")
     assert [row["uid"] for row in rows] == [r.uid for r in studio_data.split("test")]
     first = rows[0]

@@ -78,6 +78,7 @@ def test_scores_by_hand(task):
         "discriminate": {"mean": 0.25, "n": 4, "unscored": 0},
         "calibrate": {"mean": pytest.approx((2 - 2.5 / 6) / 4), "n": 4, "unscored": 0},
         "agreement": {"mean": 0.5, "n": 4, "unscored": 0},
+        **{part: {"mean": None, "n": 0, "unscored": 4} for part in ("explanation", "evidence")},
     }
     # the mean of training is 1.5: |2| |-1| |0| |1| are missed by 0.5 2.5 1.5 0.5
     assert result["baseline"]["mae"] == pytest.approx(5 / 4)

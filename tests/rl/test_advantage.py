@@ -1,11 +1,17 @@
 """Rewards and advantages, computed by hand."""
 
 import math
+from itertools import combinations
 
 import pytest
 import torch
 
-from rl.advantage import EPSILON, advantages, reward
+from models.engine.base import Completion
+from rewards.total import reward
+from rl.advantage import EPSILON, advantages, rewards_to_compare
+from rl.rollout import Rollout
+from tasks.base import UNREAD, WRONG, Score
+from tasks.dc import Fault
 
 WEIGHTS = {"format": 0.5, "discriminate": 1.0, "calibrate": 1.0, "agreement": 0.25}
 
@@ -93,3 +99,45 @@ def test_every_prompt_has_a_mean_of_its_own():
     found = advantages([[1.0, 0.0], [0.4, 0.2]], [[False] * 2] * 2, baseline="shared", scale="none")
     assert found.dtype == torch.float32
     assert torch.allclose(found, torch.tensor([[0.5, -0.5], [0.1, -0.1]]))
+
+
+def sibling(
+    explanation: float | None, calibrate: float, *, unheard: bool = False, fault: Fault | None = None
+) -> Rollout:
+    known = {"format": 1.0, "discriminate": 1.0, "calibrate": calibrate, "agreement": 1.0}
+    shown = WRONG if fault else UNREAD | known | {"explanation": explanation}
+    return Rollout("", (), Completion((), (), True), "", Score(shown, fault, None, unheard=unheard))
+
+
+READ = WEIGHTS | {"explanation": 1.0, "evidence": 1.0}
+
+
+def test_all_heard_nothing_is_estimated():
+    rows = [sibling(1.0, 0.5), sibling(0.0, 0.5)]
+    assert rewards_to_compare(rows, READ, True) == [reward(r.score.parts, READ) for r in rows]
+
+
+def test_siblings_that_a_judge_was_not_heard_on_get_the_mean_and_the_others_are_stretched():
+    fault = sibling(None, 0.0, fault=Fault.EMPTY)
+    rows = [sibling(1.0, 0.5), sibling(0.0, 0.5), sibling(None, 0.5, unheard=True), fault]
+    # three were asked and two heard: mean 1/2, stretched by (3 - 1) / (2 - 1); the completion at fault was not asked
+    expected = [(0.5 + 1 + 0.5 + 0.25 + e) / 3.75 for e in (1.5, -0.5, 0.5)]
+    assert rewards_to_compare(rows, READ, True) == pytest.approx([*expected, 0.0])
+
+
+def test_the_expected_advantage_is_the_one_without_failures():
+    """Over all ways in which 2 of 4 may have failed; left out of the mean instead, it is another one."""
+    truth = [(1.0, 0.2), (0.0, 0.9), (0.5, 0.5), (1.0, 0.4)]
+
+    def of(unheard: tuple[int, ...], estimate: bool) -> torch.Tensor:
+        rows = [
+            sibling(None if i in unheard else e, c, unheard=i in unheard and estimate) for i, (e, c) in enumerate(truth)
+        ]
+        return advantages([rewards_to_compare(rows, READ, True)], [[False] * 4], baseline="shared", scale="none")[0]
+
+    ways = list(combinations(range(4), 2))
+    whole = of((), True)
+    mean = torch.stack([of(w, True) for w in ways]).mean(0)
+    left_out = torch.stack([of(w, False) for w in ways]).mean(0)
+    assert mean.tolist() == pytest.approx(whole.tolist(), abs=1e-6)
+    assert (left_out - whole).abs().max() > 0.01

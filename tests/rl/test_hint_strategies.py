@@ -32,7 +32,8 @@ TORN = WRONG.removeprefix(PREFIX["negative"])
 def roll(words, records, *rounds, references=None, probability=1.0, length=0.5, task=None, group=4, **hint):
     engine = Script(words, *rounds)
     hinting = Hinting(hint_config(**hint), HintState(length), probability, references or {})
-    groups = roll_out(task or Remarks(), engine, Path("."), records, group, DRAW, hinting)  # type: ignore[arg-type]
+    task = task or Remarks()
+    groups = roll_out(task, task.grade, engine, Path("."), records, group, DRAW, hinting)  # type: ignore[arg-type]
     assert not engine.rounds
     return groups, engine
 

@@ -13,7 +13,7 @@ from rl.trainer import HintGRPOTrainer
 from runtime.errors import ParityError
 from runtime.files import read_jsonl
 from runtime.logs import MetricsCallback
-from tasks.base import PARTS
+from tasks.base import PARTS, UNREAD
 from tasks.dc import Fault
 
 
@@ -312,7 +312,7 @@ LOGGED = {
     "speed/loss_tokens_per_s",
     "parity/logp_mean",
     "parity/text_drop",
-    *(f"parts/{part}" for part in PARTS),
+    *(f"parts/{part}" for part in PARTS if part not in UNREAD),
     *(f"parts/{part}_unscored" for part in PARTS),
     *(f"fault/{fault}" for fault in Fault),
 }

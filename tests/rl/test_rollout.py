@@ -27,7 +27,8 @@ TORN = " words</discriminate><calibrate>some</calibrate><answer>-2.0</answer>"  
 def roll(words, records, *rounds, task=None, group=4, references=None, probability=1.0, length=0.5, **hint):
     engine = Script(words, *rounds)
     hinting = Hinting(hint_config(**hint), HintState(length), probability, references or {})
-    groups = roll_out(task or Remarks(), engine, Path("."), records, group, DRAW, hinting)  # type: ignore[arg-type]
+    task = task or Remarks()
+    groups = roll_out(task, task.grade, engine, Path("."), records, group, DRAW, hinting)  # type: ignore[arg-type]
     assert not engine.rounds
     return groups, engine
 
@@ -50,7 +51,11 @@ def test_a_hinted_rollout_is_graded_with_its_hint_and_trained_without(words):
     (group,), _ = roll(words, [remark()], [WRONG] * 4, [REST, TORN])
     whole, torn = group.rollouts[2:]
     assert whole.text == RIGHT
-    assert dict(whole.score.parts) == {"format": 1.0, "discriminate": 1.0, "calibrate": 1.0, "agreement": 1.0}
+    assert whole.score.parts == {
+        **dict.fromkeys(("format", "discriminate", "calibrate", "agreement"), 1.0),
+        "explanation": None,
+        "evidence": None,
+    }
     assert whole.completion.token_ids == tuple(words.answer_ids(REST))  # no token of the hint
     assert torn.score.parts["discriminate"] == 1.0
     assert torn.score.parts["agreement"] == 0.0

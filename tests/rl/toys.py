@@ -6,11 +6,12 @@ from zlib import crc32
 
 import torch
 
+from evaluation.grading import RewardConfig
 from models.engine.hf import Completion, HFEngine, Sampling
 from models.fingerprint import Fingerprint
 from models.processor import Encoded, Processor
-from rl.config import HintConfig, RewardConfig, RLConfig
-from tasks.base import Score, Task
+from rl.config import HintConfig, RLConfig
+from tasks.base import PARTS, Score, Task
 from tasks.record import Record
 from tasks.studio.task import Studio
 from tasks.target import Scalar, Target
@@ -51,6 +52,8 @@ class Arbitrary:
             "discriminate": float(right),
             "calibrate": number // 2 % 101 / 100,
             "agreement": float(number // 512 % 2),
+            "explanation": None,
+            "evidence": None,
         }
         return Score(parts, None, None)
 
@@ -237,4 +240,5 @@ def hint_config(**changes) -> HintConfig:
 
 def weights(**changes: float) -> RewardConfig:
     """The default weights."""
-    return RewardConfig({"format": 0.5, "discriminate": 1.0, "calibrate": 1.0, "agreement": 0.25} | changes)
+    weights = dict.fromkeys(PARTS, 0.0) | {"format": 0.5, "discriminate": 1.0, "calibrate": 1.0, "agreement": 0.25}
+    return RewardConfig(weights | changes)

@@ -8,7 +8,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from tasks.base import PARTS, Dataset, Task
+from tasks.base import PARTS, UNREAD, WRONG, Dataset, Task
 from tasks.dc import GRAMMARS, Answer, Fault, render
 from tasks.record import SPLITS, Media, Record, check_groups, read_records
 from tasks.target import Scalar, Target
@@ -94,14 +94,14 @@ def test_gold_earns_full_marks(task: Task, data: Dataset, grammar: str) -> None:
         score = task.score(record, completion(record, grammar, record.target))
         assert score.fault is None and score.answer is not None and score.answer.value == record.target
         stated = 1.0 if task.grammar.verdict else None
-        assert score.parts == {"format": 1.0, "discriminate": 1.0, "calibrate": 1.0, "agreement": stated}
+        assert score.parts == UNREAD | {"format": 1.0, "discriminate": 1.0, "calibrate": 1.0, "agreement": stated}
 
 
 @pytest.mark.parametrize("text", ["", "positive", "<answer>42 apples</answer>", "<answer>1</answer><answer>2</answer>"])
 def test_garbage_earns_zero_and_a_named_fault(task: Task, data: Dataset, text: str) -> None:
     score = task.score(data.records[0], text)
     assert isinstance(score.fault, Fault) and score.answer is None
-    assert score.parts == dict.fromkeys(PARTS, 0.0)
+    assert score.parts == WRONG and set(WRONG) == set(PARTS)
 
 
 def test_the_wrong_side_is_seen_and_contradiction_too(task: Task, data: Dataset) -> None:
@@ -112,7 +112,7 @@ def test_the_wrong_side_is_seen_and_contradiction_too(task: Task, data: Dataset)
     assert wrong.parts["calibrate"] is not None and wrong.parts["calibrate"] < 1
     answer = Answer(record.target, other.target.coarse(), {"discriminate": "so", "calibrate": "so"})
     torn = task.score(record, render(answer, GRAMMARS["dc"]))
-    assert torn.parts == {"format": 1.0, "discriminate": 0.0, "calibrate": 1.0, "agreement": 0.0}
+    assert torn.parts == UNREAD | {"format": 1.0, "discriminate": 0.0, "calibrate": 1.0, "agreement": 0.0}
 
 
 def test_coarse_says_less_than_the_target(data: Dataset) -> None:
