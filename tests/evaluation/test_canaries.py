@@ -106,3 +106,29 @@ def test_canaries_are_what_they_say(grammar: str, target):
         read = parse(canary.text, target, form)
         assert isinstance(read, Answer) == (canary.kind != "broken"), canary
         assert canary.text != render(honest, form)
+
+
+class Named:
+    """Finds an emotion where its name stands, and else neutral."""
+
+    labels = ("anger", "joy", "neutral")
+
+    def probabilities(self, texts):
+        rows = np.array([[float(label in text.lower()) for label in self.labels] for text in texts])
+        rows[rows.sum(1) == 0, 2] = 1.0
+        return rows
+
+
+@pytest.mark.parametrize(("explanation", "pays"), [("erv", True), ("own", True), ("gated", False), ("evidence", False)])
+def test_published_rewards_pay_for_a_flood_of_emotion_words_and_the_default_ones_do_not(explanation: str, pays: bool):
+    """On classes, with an honest explanation that says more than the name of the emotion."""
+    space = Space(("anger", "joy"), ("negative", "positive"))
+    task = Studio(name="s", views=["text"], grammar="think", train=1, dev=0, test=0, conflict=None, seed=0)
+    item = record(Class("anger", space))
+    honest = "<think>The words are flat. It sounds like anger. Is there some joy in it?</think><answer>anger</answer>"
+    cfg, weights = settings(explanation, "default")
+    grader = Grader(task, Dataset((item,), Path(".")), cfg, Named())
+    found = margins(task, grader.grade, weights.weights, [item], [honest], Class("joy", space))
+    kind, margin = found["flood of emotion words, parasitic"]
+    assert kind == "parasitic" and (margin < 0) == pays
+    assert all(m > 0 for name, (kind, m) in found.items() if kind == "broken")
