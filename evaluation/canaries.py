@@ -35,6 +35,7 @@ from tasks.record import Record
 from tasks.target import Class, Scalar, Target
 
 Kind = Literal["broken", "blind", "parasitic"]
+WITH_EXPLANATION: tuple[Kind, Kind] = ("blind", "parasitic")
 
 STRONG: Mapping[str, str] = {
     "positive": "wonderful joy love happy great",
@@ -84,7 +85,7 @@ def canaries(task: Task, record: Record, honest: Answer, common: Target) -> list
         found.append(Canary("answer changed after the explanation", "blind", render(changed, task.grammar)))
     if honest.bodies:
         for name, write in EXPLANATIONS.items():
-            for kind, value in (("blind", common), ("parasitic", honest.value)):
+            for kind, value in zip(WITH_EXPLANATION, (common, honest.value), strict=True):
                 said = write(task, record, value, honest.bodies)
                 verdict = None if honest.verdict is None else value.coarse()
                 found.append(Canary(f"{name}, {kind}", kind, render(Answer(value, verdict, said), task.grammar)))
@@ -146,17 +147,17 @@ def margins(
     Returns:
         Name -> its kind, and mean reward of the honest completions less that of the canary: what is not above 0 pays.
     """
-    asked: list[tuple[str, Kind, Record, str]] = []
+    asked: list[tuple[Record, Canary]] = []
     for record, text in zip(records, honest, strict=True):
         answer = task.parse(record, text)
         if isinstance(answer, Answer):
-            asked.append(("", "broken", record, render(answer, task.grammar)))
-            asked += [(c.name, c.kind, record, c.text) for c in canaries(task, record, answer, common)]
-    scores = grade([record for _, _, record, _ in asked], [text for *_, text in asked])
+            asked.append((record, Canary("", "broken", render(answer, task.grammar))))
+            asked += [(record, canary) for canary in canaries(task, record, answer, common)]
+    scores = grade([record for record, _ in asked], [canary.text for _, canary in asked])
     paid: dict[str, list[float]] = {}
-    for (name, *_), score in zip(asked, scores, strict=True):
-        paid.setdefault(name, []).append(reward(score.parts, weights) or 0.0)
-    kinds = {name: kind for name, kind, _, _ in asked}
+    for (_, canary), score in zip(asked, scores, strict=True):
+        paid.setdefault(canary.name, []).append(reward(score.parts, weights) or 0.0)
+    kinds: dict[str, Kind] = {canary.name: canary.kind for _, canary in asked}
     fair = fmean(paid.pop("", [0.0]))
     return {name: (kinds[name], fair - fmean(values)) for name, values in paid.items()}
 

@@ -27,7 +27,7 @@ evidence      the cues that it claims were measured in the clip; needs the clip
 The last two are None here: what reads explanations, and only where the config asks for it, is `evaluation/grading.py`.
 """
 
-UNREAD: Mapping[str, float | None] = {"explanation": None, "evidence": None}
+UNREAD: dict[str, float | None] = {"explanation": None, "evidence": None}
 """The parts for which an explanation has to be read."""
 
 WRONG: Mapping[str, float | None] = dict.fromkeys(PARTS, 0.0) | UNREAD

@@ -124,7 +124,7 @@ def said(number: int, lo: float, hi: float, seed: int, off: float) -> Run:
     records = {
         f"{number}-{i}": Record(
             uid=f"{number}-{i}",
-            task="remarks",
+            task=f"remarks-{number}",
             split="test",
             group=f"g{i}",
             views={"text": "so"},
@@ -160,6 +160,7 @@ def test_evaluations_on_several_scales_are_averaged_by_hand():
     assert found["mae"].values_S == pytest.approx([0.05, ((0.9 + 0.1) / 2 / 8 + (0.7 + 0.3) / 2 / 4) / 2])
     assert (found["mae"].unit, found["mae"].units) == ("group", 24)  # the same name in two corpora is no one's group
     assert found["mae"].samples_RS[:, 0] == pytest.approx(np.full(50, 0.05))
+    assert across([wide, wide], resamples=5)["mae"].units == 12  # two policies asked about the same texts
 
 
 @pytest.fixture

@@ -463,7 +463,7 @@ def test_other_prompts_take_the_place_of_those_without_signal(omni_trainer, arbi
 @pytest.mark.parametrize(("resamples", "visits"), [(0, 2), (1, 4), (3, 8)])
 def test_resampling_ends_where_it_is_bounded(text_trainer, resamples, visits):
     trainer = text_trainer(no_signal="resample", resamples=resamples)
-    trainer._reward = lambda rollout: 1.0
+    trainer._advantages = lambda groups: torch.zeros(len(groups), 4)
     groups = trainer._sample([trainer.record_of[uid] for uid in ("r-0", "r-1")])
     assert len(groups) == 2
     assert len(trainer._visited) == visits
