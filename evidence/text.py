@@ -98,7 +98,9 @@ def across(parts: Sequence[Sequence[Run]], resamples: int = RESAMPLES) -> dict[s
     """
     records = [list(part[0].records.values()) for part in parts]
     starts = np.cumsum([0, *map(len, records)])
-    groups = [f"{r.task}/{r.group}" for part in records for r in part]  # two policies asked about one text are no two texts
+    groups = [
+        f"{r.task}/{r.group}" for part in records for r in part
+    ]  # two policies asked about one text are no two texts
 
     def of_seed(seed: int) -> Callable[[np.ndarray], dict[str, float]]:
         runs = [next(run for run in part if run.seed == seed) for part in parts]
