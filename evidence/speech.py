@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evidence.studio import verb
+from runtime.run import finished
 
 EVERY = ("experiment=emodb", "eval.silence=[audio]", "run.threads=1", "sft.eval_every=1000", "sft.save_every=1000")
 ENGLISH = (
@@ -61,7 +62,7 @@ class Speech:
     def evaluate(self, arm: str, seed: int, overrides: Sequence[str] = ()) -> None:
         """Score an arm on the test speakers."""
         folder = self.folder(arm, seed)
-        if not (folder / "eval" / ARMS[arm] / "stage.json").is_file():
+        if not finished(folder / "eval" / ARMS[arm]):
             self.run("evaluation", folder, (f"seed={seed}", *overrides))
 
     def train(self, seed: int) -> None:

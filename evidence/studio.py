@@ -10,6 +10,7 @@ from pathlib import Path
 
 from evidence.plan import Arm, Overrides, Study
 from runtime.errors import StageError
+from runtime.run import finished
 from tasks.record import read_records, write_records
 
 EVALUATION = {"rl": "rl", "sft": "sft", "evaluation.baselines regression": "regression"}
@@ -77,7 +78,7 @@ class Runs:
     def cold_start(self, seed: int) -> None:
         """Train and evaluate a seed's cold start."""
         folder = self.folder("cold start", seed)
-        if not (folder / "eval" / "sft" / "stage.json").is_file():
+        if not finished(folder / "eval" / "sft"):
             overrides = (f"seed={seed}", f"sft.chains={self.chains}", *self.study.sft)
             self.run("sft", self.with_data(folder), overrides)
             self.run("evaluation", folder, overrides)
@@ -85,7 +86,7 @@ class Runs:
     def arm(self, name: str, arm: Arm, seed: int) -> None:
         """Train and evaluate an arm."""
         folder = self.folder(name, seed)
-        if (folder / "eval" / EVALUATION[arm.verb] / "stage.json").is_file():
+        if finished(folder / "eval" / EVALUATION[arm.verb]):
             return
         cold = self.folder("cold start", seed) / "sft" / "final"
         start = {"cold": cold, "base": (self.out / "base").resolve()}[arm.start]

@@ -16,6 +16,7 @@ import numpy as np
 from evaluation.compare import Run, read_arm, table
 from evaluation.stats import RESAMPLES, Arm, holm, mean_difference, mean_interval, measure_arm
 from evidence.studio import verb
+from runtime.run import finished
 from tasks.target import Scalar
 
 EVERY = ("experiment=vader_smollm2", "model.dtype=bfloat16", "rl.parity_tolerance=5e-2", "run.threads=1")
@@ -69,7 +70,7 @@ class Texts:
         grammar = ("task.grammar=answer",) if arm == "score only" else ()
         for asked in FOREIGN[trained]:
             there = folder / f"on_{asked}"
-            if not (there / "eval" / "init" / "stage.json").is_file():
+            if not finished(there / "eval" / "init"):
                 split = ("eval.split=dev",) if asked == "mosi" else ()  # its test set is not passed on
                 about = (f"task={asked}", f"eval.init={final}", f"hydra.run.dir={there}", f"seed={seed}")
                 log = there / "evaluation.log"

@@ -41,6 +41,12 @@ def _announce(folder: Path, what: str) -> None:
         print(f"== {folder.relative_to(here) if folder.is_relative_to(here) else folder}{what}", flush=True)
 
 
+def finished(folder: Path) -> bool:
+    """Whether the stage of this folder has its result; one that was begun and cut off has a `stage.json`, too."""
+    path = folder / "stage.json"
+    return path.is_file() and "result" in json.loads(path.read_text())
+
+
 def run_stage(
     folder: Path,
     settings: Mapping[str, Any],

@@ -17,6 +17,7 @@ from evidence.studio import Runs, run
 from evidence.text import across
 from rl.config import HintConfig, RLConfig
 from runtime.config import make, section
+from runtime.files import write_json
 from sft.config import SFTConfig
 from tasks.record import Record, read_records, write_records
 from tasks.target import Scalar
@@ -70,7 +71,7 @@ def test_a_study_is_run_once_and_every_arm_starts_where_it_says(tmp_path, monkey
         if name in ("evaluation", "evaluation.baselines regression"):
             made = {"evaluation": "rl" if "rl.budget=400000" in overrides else "sft"}.get(name, "regression")
             (folder / "eval" / made).mkdir(parents=True)
-            (folder / "eval" / made / "stage.json").touch()
+            write_json(folder / "eval" / made / "stage.json", {"made_from": {}, "result": {}})
         return str(tmp_path / "perceives")
 
     monkeypatch.setattr("evidence.studio.verb", verb)
@@ -178,7 +179,7 @@ def calls(tmp_path, monkeypatch):
             (folder / made[name] / "chains.jsonl").touch()
         for there in ("init", *made) if name == "evaluation" else ():
             (folder / "eval" / there).mkdir()
-            (folder / "eval" / there / "stage.json").touch()
+            write_json(folder / "eval" / there / "stage.json", {"made_from": {}, "result": {}})
         return ""
 
     monkeypatch.setattr("evidence.text.verb", verb)

@@ -14,7 +14,7 @@ from runtime.config import check_sections, make, section
 from runtime.errors import ConfigError, StageError
 from runtime.files import digest, read_jsonl, sha256, write_json, write_jsonl, write_text
 from runtime.main import command
-from runtime.run import run_stage
+from runtime.run import finished, run_stage
 
 # Stages
 
@@ -287,3 +287,16 @@ def test_a_bug_keeps_its_traceback():
 def test_a_command_says_what_it_returns():
     assert command(lambda cfg: cfg.a)(OmegaConf.create({"a": 3})) == 3
     assert Path(sys.modules["runtime.main"].CONF, "pipeline.yaml").is_file()
+
+
+def test_a_stage_that_was_cut_off_is_not_finished(tmp_path):
+    assert not finished(tmp_path)
+
+    def cut() -> dict:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(tmp_path, {}, {}, cut)
+    assert (tmp_path / "stage.json").is_file() and not finished(tmp_path)
+    run_stage(tmp_path, {}, {}, dict)
+    assert finished(tmp_path)
