@@ -8,27 +8,31 @@ from evidence import speech, studio, text
 from evidence.plan import STUDIES
 from runtime.errors import UndertoneError
 
+SPEECH = {"e2": speech.HINTS, "e5-speech": speech.EXPLANATIONS}
+"""The studies of real speech, by their arms."""
+
 
 def main(argv: list[str]) -> None:
     """Read the arguments, run, and print."""
     parser = argparse.ArgumentParser(prog="python -m evidence", description=__doc__)
-    parser.add_argument("study", choices=(*STUDIES, "e2", "e3"))
+    parser.add_argument("study", choices=(*STUDIES, *SPEECH, "e3"))
     parser.add_argument("--out", type=Path, help="folder of the runs; outputs/evidence/STUDY unless given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", help="only these, by name; all unless given")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
     given = parser.parse_args(argv)
-    known = list({"e2": speech.ARMS, "e3": text.ARMS}.get(given.study) or STUDIES[given.study].arms)
+    known = list((SPEECH | {"e3": text.ARMS}).get(given.study) or STUDIES[given.study].arms)
     if unknown := set(given.arms or ()) - set(known):
         parser.error(f"--arms: some of {known}; got {sorted(unknown)}")
-    if given.arms and given.study == "e2":
-        parser.error("--arms: those of e2 are stages of one stack, and all of them are run; leave it out")
+    if given.arms and given.study in SPEECH:
+        parser.error(f"--arms: those of {given.study} go on from one stack, and all of them are run; leave it out")
     arms = [name for name in known if given.arms is None or name in given.arms]
     out = (given.out or Path("outputs/evidence") / given.study).resolve()
     try:
-        if given.study == "e2":
-            speech.run(speech.Speech(out), given.seeds, given.jobs)
-            speech.tables(speech.Speech(out))
+        if given.study in SPEECH:
+            runs = speech.Speech(out, SPEECH[given.study])
+            speech.run(runs, given.seeds, given.jobs)
+            speech.tables(runs)
         elif given.study == "e3":
             text.run(text.Texts(out), arms, given.seeds, given.jobs)
             text.tables(text.Texts(out), arms)

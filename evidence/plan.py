@@ -17,7 +17,8 @@ class Arm:
     overrides: Overrides = ()
     verb: str = "rl"
     start: str = "cold"
-    """What `rl` starts from: cold, the study's cold start; base, the model that perceives and was never shown an answer."""
+    """What `rl` starts from: cold, the study's cold start; labels, one on the bare labels of the same clips; base, the model that
+    perceives and was never shown an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Study:
     sft: Overrides
     rl: Overrides
     arms: Mapping[str, Arm]
+    explained: bool = False
+    """Whether explanations are paid for by one verifier and read by another (`evidence/readers.py`)."""
 
 
 ALL: Overrides = ("task=studio", "task.test=400", "eval.silence=[]", "run.threads=1")
@@ -99,4 +102,36 @@ KNOBS = Study(
 )
 """E4: the default hint with one knob turned."""
 
-STUDIES: Mapping[str, Study] = {"e1": DEFAULT, "e1-confirm": CONFIRM, "e1-no-conflict": NO_CONFLICT, "e4": KNOBS}
+PAYER = "explanation.verifier={out}/payer"
+READER: Overrides = ("explanation=erv", "explanation.verifier={out}/reader", "explanation.evidence=true")
+"""Of every evaluation of a study of explanations; `{out}` stands for the folder of the study."""
+
+PAID: Mapping[str, Overrides] = {
+    "none": (),
+    "erv": ("explanation=erv", PAYER),
+    "own": ("explanation=own", PAYER),
+    "gated": ("explanation=gated", PAYER),
+    "evidence": ("explanation=evidence", PAYER),
+}
+"""What is paid for explanations, beside the default's reward."""
+
+UNTHINKING = Arm(("task.grammar=answer", "hint=none"), start="labels")
+"""Bare answers: no verdict to hint at, and nothing to explain."""
+
+EXPLANATIONS = Study(
+    every=DEFAULT.every,
+    conflicts=True,
+    sft=DEFAULT.sft,
+    rl=("rl.budget=240000", "rl.max_steps=45", "rl.eval_every=0", "rl.save_every=1000"),
+    arms={name: Arm(("hint=polarity_learnt", *paid)) for name, paid in PAID.items()} | {"no thinking": UNTHINKING},
+    explained=True,
+)
+"""E5: the default hint, and what is paid for explanations."""
+
+STUDIES: Mapping[str, Study] = {
+    "e1": DEFAULT,
+    "e1-confirm": CONFIRM,
+    "e1-no-conflict": NO_CONFLICT,
+    "e4": KNOBS,
+    "e5": EXPLANATIONS,
+}

@@ -8,32 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from evidence.plan import Arm, Overrides, Study
-from runtime.errors import StageError
+from evidence.plan import READER, Arm, Overrides, Study
+from evidence.readers import train_readers
+from evidence.verbs import verb
 from runtime.run import finished
 from tasks.record import read_records, write_records
 
 EVALUATION = {"rl": "rl", "sft": "sft", "evaluation.baselines regression": "regression"}
 """Verb -> name of its evaluation in the run folder."""
 METRICS = "polarity,corr,mae"
-
-
-def verb(name: str, log: Path, overrides: Sequence[str]) -> str:
-    """Run a verb as a user does, with its output in a log.
-
-    Returns:
-        The last line of the output.
-
-    Raises:
-        StageError: with the end of the log, when the command fails.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as out:
-        command = [sys.executable, "-m", *name.split(), *overrides]
-        code = subprocess.run(command, stdout=out, stderr=out).returncode
-    if code:
-        raise StageError(f"{' '.join(command)}: ended with {code}; {log} ends with:\n{log.read_text()[-2000:]}")
-    return log.read_text().strip().rpartition("\n")[2]
+RATES = "fcr,epc,inconsistent,evidence_precision"
+"""Of explanations, in the studies of them."""
+LABELS: Overrides = ("task.grammar=answer",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +35,15 @@ class Runs:
 
     def run(self, name: str, folder: Path, overrides: Overrides) -> None:
         """Run a verb in a run folder."""
-        verb(name, folder / f"{name.replace(' ', '_')}.log", (f"hydra.run.dir={folder}", *self.study.every, *overrides))
+        if name == "evaluation" and self.study.explained:
+            overrides = (*(o for o in overrides if not o.startswith("explanation")), *READER)
+        given = [o.format(out=self.out) for o in (*self.study.every, *overrides)]
+        verb(name, folder / f"{name.replace(' ', '_')}.log", (f"hydra.run.dir={folder}", *given))
 
     def prepare(self) -> None:
-        """Render the clips, build the base model, have chains written and chosen."""
+        """Render the clips, build the base model, have chains written and chosen, train what reads explanations."""
+        if self.study.explained:
+            train_readers(self.out, self.study.every, ["task=studio"])
         if self.chains.is_file():
             return
         synth = self.out / "synth"
@@ -83,13 +74,28 @@ class Runs:
             self.run("sft", self.with_data(folder), overrides)
             self.run("evaluation", folder, overrides)
 
+    def label_start(self, seed: int) -> Path:
+        """A seed's cold start on bare labels of the clips that the chains are about."""
+        folder = self.with_data(self.folder("label start", seed))
+        if not (folder / "sft" / "final").is_dir():
+            every = (f"seed={seed}", *LABELS)
+            self.run("evaluation.baselines labels", folder, (*every, f"baseline.labels.like={self.chains}"))
+            chains = folder / "labels" / "chains.jsonl"
+            self.run("sft", folder, (*every, f"sft.chains={chains}", *self.study.sft))
+        return folder / "sft" / "final"
+
     def arm(self, name: str, arm: Arm, seed: int) -> None:
         """Train and evaluate an arm."""
         folder = self.folder(name, seed)
         if finished(folder / "eval" / EVALUATION[arm.verb]):
             return
-        cold = self.folder("cold start", seed) / "sft" / "final"
-        start = {"cold": cold, "base": (self.out / "base").resolve()}[arm.start]
+        match arm.start:
+            case "base":
+                start = (self.out / "base").resolve()
+            case "labels":
+                start = self.label_start(seed)
+            case _:
+                start = self.folder("cold start", seed) / "sft" / "final"
         common = {
             "rl": (f"rl.init={start}", f"rl.chains={self.out / 'synth' / 'synth' / 'chains.jsonl'}", *self.study.rl),
             "sft": (f"sft.chains={self.chains}", *self.study.sft),
@@ -110,9 +116,13 @@ def run(runs: Runs, names: Sequence[str], seeds: Sequence[int], jobs: int) -> No
 
 
 def tables(runs: Runs, names: Sequence[str]) -> None:
-    """Print how the arms compare with the first: on all test clips, then on those with a conflict."""
+    """Print how the arms compare with the first: on all test clips, then on those with a conflict; then their explanations."""
     shown = {"cold start": "sft"} | {name: EVALUATION[runs.study.arms[name].verb] for name in names}
     found = [f"{name}={runs.folder(name, '*')}/eval/{shown[name]}" for name in (*names, "cold start")]
-    command = [sys.executable, "-m", "evaluation.compare", *found, "--metrics", METRICS, "--curve", "dev/polarity"]
+    command = [sys.executable, "-m", "evaluation.compare"]
+    curve = [] if runs.study.explained else ["--curve", "dev/polarity"]
     for more in ([], ["--where", "conflict=true"]):
-        subprocess.run([*command, *more], check=True)
+        subprocess.run([*command, *found, "--metrics", METRICS, *curve, *more], check=True)
+    if runs.study.explained:
+        explaining = [f for f in found if not f.startswith("no thinking=")]
+        subprocess.run([*command, *explaining, "--metrics", RATES], check=True)

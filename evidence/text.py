@@ -15,7 +15,7 @@ import numpy as np
 
 from evaluation.compare import Run, read_arm, table
 from evaluation.stats import RESAMPLES, Arm, holm, mean_difference, mean_interval, measure_arm
-from evidence.studio import verb
+from evidence.verbs import verb
 from runtime.run import finished
 from tasks.target import Scalar
 

@@ -1,5 +1,6 @@
 """The studies hold together: every arm's overrides make settings that the verbs accept, and what is done is skipped."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,8 +10,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from evaluation.compare import Run
+from evaluation.grading import ExplanationConfig
 from evaluation.run import EvalConfig
-from evidence import speech, text
+from evidence import readers, speech, text
 from evidence.__main__ import main
 from evidence.plan import STUDIES
 from evidence.studio import Runs, run
@@ -29,6 +31,7 @@ def check(verb: str, overrides: list[str]) -> None:
     """What a verb would do with its overrides before it works: compose them, and read its sections and its task."""
     with initialize_config_dir(CONF, version_base=None):
         cfg = compose("pipeline", overrides=["run.dir=x", *(o for o in overrides if not o.startswith("hydra."))])
+    section(cfg, "explanation", ExplanationConfig)
     section(cfg, "rl", RLConfig)
     section(cfg, "sft", SFTConfig)
     section(cfg, "eval", EvalConfig)
@@ -42,7 +45,7 @@ def test_every_arm_is_a_setting_that_the_verbs_accept(study, arm):
     plan = STUDIES[study]
     of_arm = plan.arms[arm]
     stage = {"rl": plan.rl, "sft": plan.sft}.get(of_arm.verb, ())
-    check(of_arm.verb, [*plan.every, *stage, *of_arm.overrides])
+    check(of_arm.verb, [o.format(out="folder") for o in (*plan.every, *stage, *of_arm.overrides)])
 
 
 @pytest.mark.parametrize("conflicts", [True, False])
@@ -106,13 +109,73 @@ def test_a_study_is_run_once_and_every_arm_starts_where_it_says(tmp_path, monkey
     assert len(called) == before
 
 
+def test_what_is_paid_for_explanations_is_read_by_another_and_bare_answers_start_from_labels(tmp_path, monkeypatch):
+    called = []
+
+    def verb(name, log, overrides):
+        check(name, [o for o in overrides if "=" in o])
+        folder = Path(next(o for o in overrides if o.startswith("hydra.run.dir=")).split("=")[1])
+        called.append((name, str(folder.relative_to(tmp_path)), list(overrides)))
+        if name == "sft":
+            (folder / "sft" / "final").mkdir(parents=True)
+        if name == "evaluation":
+            (folder / "eval" / "rl").mkdir(parents=True)
+            write_json(folder / "eval" / "rl" / "stage.json", {"made_from": {}, "result": {}})
+        return ""
+
+    monkeypatch.setattr("evidence.studio.verb", verb)
+    (tmp_path / "synth" / "data").mkdir(parents=True)
+    runs = Runs(STUDIES["e5"], tmp_path)
+    for _ in range(2):
+        for arm in ("gated", "no thinking"):
+            runs.arm(arm, STUDIES["e5"].arms[arm], 0)
+    assert [(name, folder.removesuffix("/seed0")) for name, folder, _ in called] == [
+        ("rl", "gated"),
+        ("evaluation", "gated"),
+        ("evaluation.baselines labels", "label_start"),
+        ("sft", "label_start"),
+        ("rl", "no_thinking"),
+        ("evaluation", "no_thinking"),
+    ]
+    explained = [[o for o in overrides if o.startswith("explanation")] for _, _, overrides in called]
+    reader = ["explanation=erv", f"explanation.verifier={tmp_path}/reader", "explanation.evidence=true"]
+    assert explained == [["explanation=gated", f"explanation.verifier={tmp_path}/payer"], reader, [], [], [], reader]
+    assert f"rl.init={tmp_path}/label_start/seed0/sft/final" in called[4][2]
+    assert all("task.grammar=answer" in overrides for _, _, overrides in called[2:])
+
+
+def test_the_two_readers_learn_from_different_clips():
+    def chain(direction):
+        return (
+            f"<discriminate>{direction}: words up. face up</discriminate><calibrate>much</calibrate><answer>2</answer>"
+        )
+
+    def record(uid, x):
+        target = Scalar(x, -3, 3, 0.2)
+        return Record(uid=uid, task="studio", split="train", group="s", views={"text": "so"}, target=target)
+
+    uids = [f"clip-{i}{copy}" for i in range(20) for copy in ("", "-x0.85")]
+    records = {uid: record(uid, -1.0 if "7" in uid else 2.0) for uid in uids}
+    texts = {uid: chain("positive") for uid in uids} | {"clip-3": "words up", "clip-4": ""}
+    halves = [[json.loads(line) for line in readers.lines(texts, records, ["task=studio"], half)] for half in (0, 1)]
+    clips = [{row["group"] for row in half} for half in halves]
+    assert not clips[0] & clips[1]
+    assert clips[0] | clips[1] == {f"clip-{i}" for i in range(20)}  # of clips 3 and 4, what was said of their copies
+    assert sum(map(len, halves)) == 3 * (len(uids) - 2)  # three sentences of each that can be parsed
+    # what people said of the clip, not what the teacher did
+    assert all(
+        row["labels"] == (["negative"] if "7" in row["group"] else ["positive"]) for half in halves for row in half
+    )
+    assert {row["text"] for row in halves[0]} == {"words up.", "face up", "much"}
+
+
 def test_an_unknown_arm_is_named(capsys):
     with pytest.raises(SystemExit):
         main(["e1", "--arms", "grpo", "gpro"])
     assert "got ['gpro']" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["e2", "--arms", "grpo"])
-    assert "stages of one stack, and all of them are run; leave it out" in capsys.readouterr().err
+    assert "those of e2 go on from one stack, and all of them are run; leave it out" in capsys.readouterr().err
 
 
 GOLD = [-3.5 + 0.5 * np.arange(12), 1.0 + 0.25 * np.arange(12)]
@@ -213,7 +276,7 @@ def test_texts_are_learnt_from_one_corpus_and_asked_about_the_others(tmp_path, c
 
 
 def test_speech_is_learnt_in_a_stack(tmp_path, calls):
-    speech.run(speech.Speech(tmp_path), [3], 1)
+    speech.run(speech.Speech(tmp_path, speech.HINTS), [3], 1)
     assert [(name, folder.removesuffix("/seed3")) for name, folder, _ in calls] == [
         ("data_synth", "german"),
         ("evaluation.baselines labels", "german"),
@@ -237,5 +300,21 @@ def test_speech_is_learnt_in_a_stack(tmp_path, calls):
         "rl.init=chains/seed3/sft/final",
     ]
     before = len(calls)
-    speech.run(speech.Speech(tmp_path), [3], 1)
+    speech.run(speech.Speech(tmp_path, speech.HINTS), [3], 1)
     assert len(calls) == before
+
+
+def test_what_is_paid_for_explanations_of_speech_goes_on_from_the_same_stack(tmp_path, calls, monkeypatch):
+    trained = []
+    monkeypatch.setattr("evidence.speech.train_readers", lambda out, every, task: trained.append((out, task)))
+    speech.run(speech.Speech(tmp_path, speech.EXPLANATIONS), [3], 1)
+    assert trained == [(tmp_path, ["task=emodb"])]
+    made = {folder.removesuffix("/seed3"): overrides for name, folder, overrides in calls if name == "rl"}
+    assert list(made) == ["none", "erv", "own", "gated", "evidence", "no_thinking"]
+    starts = {name: next(o for o in overrides if o.startswith("rl.init")) for name, overrides in made.items()}
+    assert starts.pop("no_thinking") == f"rl.init={tmp_path}/labels/seed3/sft/final"
+    assert set(starts.values()) == {f"rl.init={tmp_path}/chains/seed3/sft/final"}
+    assert f"explanation.verifier={tmp_path}/payer" in made["own"]
+    for name, folder, overrides in calls:
+        if name == "evaluation":
+            assert f"explanation.verifier={tmp_path}/reader" in overrides, folder
