@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from evidence import speech, studio, text
+from evidence import speech, studio, synthesis, text
 from evidence.plan import STUDIES
 from runtime.errors import UndertoneError
 
@@ -15,13 +15,14 @@ SPEECH = {"e2": speech.HINTS, "e5-speech": speech.EXPLANATIONS}
 def main(argv: list[str]) -> None:
     """Read the arguments, run, and print."""
     parser = argparse.ArgumentParser(prog="python -m evidence", description=__doc__)
-    parser.add_argument("study", choices=(*STUDIES, *SPEECH, "e3"))
+    parser.add_argument("study", choices=(*STUDIES, *SPEECH, "e3", "e6", "e6-filter"))
     parser.add_argument("--out", type=Path, help="folder of the runs; outputs/evidence/STUDY unless given")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--arms", nargs="+", help="only these, by name; all unless given")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, of one thread each")
     given = parser.parse_args(argv)
-    known = list((SPEECH | {"e3": text.ARMS}).get(given.study) or STUDIES[given.study].arms)
+    others = {"e3": text.ARMS, "e6": synthesis.ARMS, "e6-filter": synthesis.ARMS}
+    known = list((SPEECH | others).get(given.study) or STUDIES[given.study].arms)
     if unknown := set(given.arms or ()) - set(known):
         parser.error(f"--arms: some of {known}; got {sorted(unknown)}")
     if given.arms and given.study in SPEECH:
@@ -36,6 +37,14 @@ def main(argv: list[str]) -> None:
         elif given.study == "e3":
             text.run(text.Texts(out), arms, given.seeds, given.jobs)
             text.tables(text.Texts(out), arms)
+        elif given.study.startswith("e6"):
+            study = synthesis.Synthesis(out)
+            if given.study == "e6":
+                synthesis.run(study, arms, given.seeds, given.jobs)
+                synthesis.tables(study, arms, given.seeds)
+            else:
+                study.teach(given.seeds)
+                print(study.filtered(given.seeds))
         else:
             runs = studio.Runs(STUDIES[given.study], out)
             studio.run(runs, arms, given.seeds, given.jobs)

@@ -145,10 +145,9 @@ def test_what_is_paid_for_explanations_is_read_by_another_and_bare_answers_start
 
 
 def test_the_two_readers_learn_from_different_clips():
-    def chain(direction):
-        return (
-            f"<discriminate>{direction}: words up. face up</discriminate><calibrate>much</calibrate><answer>2</answer>"
-        )
+    def chain(uid):
+        said = f"positive: face up. said of {uid}"
+        return f"<discriminate>{said}</discriminate><calibrate>much</calibrate><answer>2</answer>"
 
     def record(uid, x):
         target = Scalar(x, -3, 3, 0.2)
@@ -156,17 +155,17 @@ def test_the_two_readers_learn_from_different_clips():
 
     uids = [f"clip-{i}{copy}" for i in range(20) for copy in ("", "-x0.85")]
     records = {uid: record(uid, -1.0 if "7" in uid else 2.0) for uid in uids}
-    texts = {uid: chain("positive") for uid in uids} | {"clip-3": "words up", "clip-4": ""}
+    texts = {uid: chain(uid) for uid in uids} | {"clip-3": "face up", "clip-4": ""}
     halves = [[json.loads(line) for line in readers.lines(texts, records, ["task=studio"], half)] for half in (0, 1)]
-    clips = [{row["group"] for row in half} for half in halves]
-    assert not clips[0] & clips[1]
-    assert clips[0] | clips[1] == {f"clip-{i}" for i in range(20)}  # of clips 3 and 4, what was said of their copies
-    assert sum(map(len, halves)) == 3 * (len(uids) - 2)  # three sentences of each that can be parsed
+    about = [{row["text"].split()[-1] for row in half if row["text"].startswith("said of")} for half in halves]
+    assert about[0] | about[1] == set(uids) - {"clip-3", "clip-4"}  # neither of these two can be parsed
+    assert not about[0] & about[1]
+    for half in about:  # a clip and its copy are in the same half
+        assert all({uid, f"{uid}-x0.85"} <= half for uid in half if "-x" not in uid)
+    assert sum(map(len, halves)) == 3 * (len(uids) - 2)  # three sentences of each
     # what people said of the clip, not what the teacher did
-    assert all(
-        row["labels"] == (["negative"] if "7" in row["group"] else ["positive"]) for half in halves for row in half
-    )
-    assert {row["text"] for row in halves[0]} == {"words up.", "face up", "much"}
+    for row in (row for half in halves for row in half if row["text"].startswith("said of")):
+        assert row["labels"] == (["negative"] if "7" in row["text"] else ["positive"])
 
 
 def test_an_unknown_arm_is_named(capsys):
