@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import device, engines, group, mel, sft
+from benchmarks import device, engines, group, mel, sft, teacher
 from benchmarks.scene import FULL, Scene, Size, make_scene
 from benchmarks.step import whole_step
 from benchmarks.timing import Comparison, Timing, measure
@@ -29,7 +29,7 @@ def timed(comparisons: Callable[[Scene], Sequence[Comparison]]) -> Callable[[Sce
     return lambda scene: (measure(c, scene.size.repeats) for c in comparisons(scene))
 
 
-ALL: dict[str, Callable[[Scene], Iterator[Timing]]] = {
+ALL: dict[str, Callable[[Scene], Iterator[Timing | teacher.Rates]]] = {
     "step": lambda scene: iter(whole_step(scene)),
     "scoring": timed(group.scoring),
     "sampling": timed(group.sampling),
@@ -37,6 +37,7 @@ ALL: dict[str, Callable[[Scene], Iterator[Timing]]] = {
     "engines": timed(engines.engines),
     "sft": timed(sft.packing),
     "mel": timed(mel.mel),
+    "teacher": lambda scene: teacher.rates(),
 }
 
 
@@ -57,8 +58,8 @@ def run(names: Sequence[str], size: Size, folder: Path) -> None:
             notes.append(group.bound(scene))
         if name == "growth":
             notes.append(group.grown(timings[-1], scene))
-        if name == "engines" and find_spec("vllm") is None:
-            notes.append("vllm: not run: vllm is not installed")
+        if name in ("engines", "teacher") and find_spec("vllm") is None:
+            notes.append(f"{name}, vllm: not run: vllm is not installed")
     print("", *notes, sep="\n")
 
 

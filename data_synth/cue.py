@@ -9,7 +9,7 @@ It abstains, with the reason, where it can measure nothing or does not know the 
 wrong, as any teacher; the verification rejects such chains, so a cold start from the rest has seen none of these clips.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
@@ -92,7 +92,7 @@ class CueTeacher(Teacher):
         """The edge and the fitted norms."""
         return {"edge": self.edge, "norms": None if self.norms is None else asdict(self.norms)}
 
-    def fit(self, cases: Sequence[Case]) -> None:
+    def fit(self, cases: Iterable[Case]) -> None:
         """Measure every voice once, when emotions of speech are asked for."""
         voices = []
         for case in cases:
@@ -101,15 +101,16 @@ class CueTeacher(Teacher):
                     voices.append(self._voice(media))
         self.norms = fit_norms(voices)
 
-    async def write(self, case: Case) -> Draft:
-        """Measure, then compose."""
+    async def write(self, case: Case, indices: Sequence[int]) -> list[Draft]:
+        """Measure, then compose. It draws nothing, so every candidate is the same."""
         match case.like:
             case Scalar():
-                return self._scalar(case, case.like)
+                draft = self._scalar(case, case.like)
             case Class():
-                return self._class(case, case.like)
+                draft = self._class(case, case.like)
             case other:
-                return Draft(None, f"no cue rule: for {other.kind} targets")
+                draft = Draft(None, f"no cue rule: for {other.kind} targets")
+        return [draft] * len(indices)
 
     def _voice(self, media: Media) -> VoiceCues:
         if media not in self._voices:

@@ -1,179 +1,188 @@
-"""From a data set to verified chains: ask the teacher, keep a journal, judge, write.
+"""From a data set to verified chains: ask the teacher, keep what it writes, judge, choose, write.
 
-folder/journal.jsonl    every draft as it arrives, one fsynced line each: what a killed run has paid for is kept
-folder/chains.jsonl     accepted: the records with `rationale` and `meta.synth`; written whole at the end
-folder/rejected.jsonl   everything else that was asked, with the reason
+folder/journal.db       every draft as it arrives, on the disk before anything else is done with it (data_synth/journal.py)
+folder/outcomes.db      what became of each record; made anew from the journal (data_synth/outcomes.py)
+folder/server.json      what the teacher found out about its server, if it has one
+folder/chains.jsonl     what is kept, and
+folder/rejected.jsonl   what is not, with the reason (data_synth/files.py); written whole at the end
+
+Records are read when their turn comes and forgotten when they are done, so memory does not grow with their number.
 """
 
 import asyncio
-import json
-import os
+import hashlib
 import random
-from collections import Counter, deque
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from dataclasses import asdict, replace
+from array import array
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from data_synth.config import SynthConfig
-from data_synth.teacher import Case, Draft, Teacher, blind
-from data_synth.verify import verify
-from runtime.errors import MediaError
-from runtime.files import digest, sha256, write_jsonl
+from data_synth.files import write_files
+from data_synth.frontier import Frontier
+from data_synth.journal import Journal
+from data_synth.outcomes import Outcome, Outcomes, rejected_row
+from data_synth.protocol import Desk, Pursuit, provenance, pursue
+from data_synth.teacher import Case, Teacher, blind
+from models.budget import BudgetSpent
+from runtime.errors import MediaError, StageError
+from runtime.files import digest, sha256, write_json
 from tasks.base import Dataset, Task
-from tasks.record import Record, write_records
-
-
-class Journal:
-    """Append-only memory of drafts. A line that a kill tore off is dropped when the file is opened again."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._drafts: dict[tuple[str, str], Draft] = {}
-        content = path.read_bytes() if path.is_file() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        for line in whole.split(b"\n")[:-1]:
-            row = json.loads(line)
-            self._drafts[row["uid"], row["prompt_hash"]] = Draft(row["text"], row["reason"], row["provenance"])
-        self._file = path.open("ab")
-        self._file.truncate(len(whole))
-
-    def find(self, uid: str, prompt_hash: str) -> Draft | None:
-        """What was written about this record for this very prompt."""
-        return self._drafts.get((uid, prompt_hash))
-
-    def add(self, uid: str, prompt_hash: str, draft: Draft) -> None:
-        """Remember a draft; it is on the disk when this returns."""
-        row = {"uid": uid, "prompt_hash": prompt_hash} | asdict(draft)
-        self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+from tasks.dc import Answer
+from tasks.record import Record
 
 
 def synthesize(task: Task, dataset: Dataset, teacher: Teacher, settings: SynthConfig, folder: Path) -> dict[str, Any]:
     """Have chains written for the training split and keep those that the task's grader accepts.
 
-    Same records, teacher and settings give the same files. When a former call was cut off, its journal is used first.
+    Same records, teacher and settings give the same files, whatever the order in which answers come. When a former call was
+    cut off, or its budget was spent, its journal is used first. A shard writes all its chains; `merge` chooses among them.
 
     Args:
         task: asks and grades.
         dataset: its records and media root; only the split `train` is used.
         teacher: sees cases, never records.
-        settings: order, limit and acceptance rules.
-        folder: of this run alone.
+        settings: order, limit, protocol and acceptance rules.
+        folder: of this run, or of this shard, alone.
 
     Returns:
-        `asked`, `accepted`, `rejected` {kind of reason: count}, `by_coarse` {coarse gold: {asked, accepted}}.
+        What `write_files` does, and of the whole journal `requests`, `tokens` and `cost` (None without prices); `stopped` is
+        "budget" when it ended the work before its time, else None.
 
     Raises:
         StageError: when the teacher cannot work at all; call again to continue.
     """
-    records = dataset.split("train")
-    random.Random(settings.seed).shuffle(records)
-    items = [(record, _case(task, record, dataset.root)) for record in records]
-    teacher.fit([case for _, case in items if isinstance(case, Case)])
-    chains, rejected, result = asyncio.run(_ask(task, items, teacher, settings, folder))
-    write_records(folder / "chains.jsonl", chains)
-    write_jsonl(folder / "rejected.jsonl", rejected)
-    return result
+    order = asking_order(dataset, settings.seed)
+    places = own_places(dataset, order, settings.part)
+    teacher.fit(_cases(task, dataset, order))
+    with Journal(folder / "journal.db") as journal, Outcomes(folder / "outcomes.db", fresh=True) as outcomes:
+        if teacher.budget is not None:
+            teacher.budget.spent = journal.spent()
+        stopped = asyncio.run(_ask(Desk(task, teacher, journal, settings), dataset, order, places, outcomes))
+        if found := teacher.found():
+            write_json(folder / "server.json", found)
+        spent = journal.spent()
+        chosen = replace(settings, limit=None, balance=None, near_duplicate=None) if settings.shard else settings
+        result = write_files(outcomes, chosen, folder)
+    cost = None if teacher.budget is None else teacher.budget.cost(spent)
+    return result | {"requests": spent.requests, "tokens": spent.tokens, "cost": cost, "stopped": stopped}
 
 
-def _case(task: Task, record: Record, root: Path) -> Case | MediaError:
-    try:
-        return blind(task, record, root)
-    except MediaError as error:
-        return error
+def asking_order(dataset: Dataset, seed: int) -> array:
+    """Positions in `dataset.records` of the training records, in the order in which they are asked about."""
+    order = array("q", (i for i, record in enumerate(dataset.records) if record.split == "train"))
+    random.Random(seed).shuffle(order)
+    return order
 
 
-async def _ask(
-    task: Task, items: Sequence[tuple[Record, Case | MediaError]], teacher: Teacher, settings: SynthConfig, folder: Path
-) -> tuple[list[Record], list[dict[str, Any]], dict[str, Any]]:
-    chains: list[Record] = []
-    rejected: list[dict[str, Any]] = []
-    asked: Counter[str] = Counter()
-    accepted: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    common = {"teacher": teacher.name, "settings": teacher.settings()}
-    journal = Journal(folder / "journal.jsonl")
-    bar = tqdm(total=len(items), desc=f"synthesis ({teacher.name})", disable=None)
-    try:
-        async with teacher, aclosing(_drafts(items, teacher, journal)) as drafts:
-            async for record, prompt_hash, draft in drafts:
-                verdict = verify(task, record, draft, settings)
-                coarse = record.target.coarse() or "all"
-                asked[coarse] += 1
-                source = common | {"prompt_hash": prompt_hash, "record_hash": digest(record.to_json())}
-                source |= {"draft": dict(draft.provenance), "parts": dict(verdict.parts)}
-                if verdict.accepted:
-                    accepted[coarse] += 1
-                    assert draft.text is not None
-                    chains.append(replace(record, rationale=draft.text.strip(), meta={**record.meta, "synth": source}))
-                else:
-                    assert verdict.reason is not None
-                    reasons[verdict.reason.partition(":")[0]] += 1
-                    rejected.append({"uid": record.uid, "reason": verdict.reason, "text": draft.text, "synth": source})
-                bar.update()
-                bar.set_postfix(accepted=len(chains), refresh=False)
-                if len(chains) == settings.limit:
-                    break
-    finally:
-        bar.close()
-        journal.close()
-    result = {
-        "asked": asked.total(),
-        "accepted": len(chains),
-        "rejected": dict(reasons.most_common()),
-        "by_coarse": {c: {"asked": asked[c], "accepted": accepted[c]} for c in sorted(asked)},
-    }
-    return chains, rejected, result
+def own_places(dataset: Dataset, order: array, shard: tuple[int, int]) -> array:
+    """Places in `order` that belong to shard (number from 0, of how many); which it is, a hash of the uid says."""
+    part, parts = shard
+    if parts == 1:
+        return array("q", range(len(order)))
+    mine = (place for place, i in enumerate(order) if _number(dataset.records[i].uid) % parts == part)
+    return array("q", mine)
 
 
-async def _drafts(
-    items: Sequence[tuple[Record, Case | MediaError]], teacher: Teacher, journal: Journal
-) -> AsyncGenerator[tuple[Record, str | None, Draft]]:
-    """Drafts with the hash of their prompt, at most `teacher.concurrency` in flight.
+def _number(uid: str) -> int:
+    return int.from_bytes(hashlib.sha256(uid.encode()).digest()[:8])
 
-    They come in the order of `items`, so that a limit always cuts at the same place.
+
+def _cases(task: Task, dataset: Dataset, order: array) -> Iterator[Case]:
+    for i in order:
+        with suppress(MediaError):  # `_outcome` meets it again
+            yield blind(task, dataset.records[i], dataset.root)
+
+
+async def _ask(desk: Desk, dataset: Dataset, order: array, places: array, outcomes: Outcomes) -> str | None:
+    """Ask about records, `teacher.concurrency` at once, until the limit is reached or the budget is spent; says if the latter.
+
+    When a request fails for good, those in flight are waited for, since they are paid for, and nothing new is begun.
     """
+    teacher, frontier = desk.teacher, Frontier(places, outcomes, desk.settings)
+    todo, flying, failures = iter(range(len(places))), set(), []
 
-    async def one(record: Record, case: Case | MediaError) -> tuple[Record, str | None, Draft]:
+    async def one(index: int) -> tuple[int, Outcome]:
+        record = dataset.records[order[places[index]]]
+        return index, await _outcome(desk, record, dataset.root, places[index])
+
+    bar = Progress(desk, len(places))
+    async with teacher:
         try:
-            if isinstance(case, MediaError):
-                raise case
-            prompt_hash = _prompt_hash(teacher, case)
-            draft = journal.find(record.uid, prompt_hash)
-            if draft is None:
-                draft = await teacher.write(case)
-                journal.add(record.uid, prompt_hash, draft)
-        except MediaError as error:  # not in the journal: the file may be mended before the next call
-            return record, None, Draft(None, f"unreadable media: {error}")
-        return record, prompt_hash, draft
+            while not frontier.full:
+                while not (failures or frontier.enough) and len(flying) < teacher.concurrency:
+                    if (index := next(todo, None)) is None:
+                        break
+                    flying.add(asyncio.create_task(one(index)))
+                if not flying:
+                    break
+                done, flying = await asyncio.wait(flying, return_when=asyncio.FIRST_COMPLETED)
+                for ended in done:
+                    try:
+                        index, outcome = ended.result()
+                    except StageError as error:
+                        failures.append(error)
+                        continue
+                    outcomes.add(outcome)
+                    frontier.take(index, outcome.chain is not None)
+                    bar.update(frontier.kept, outcome)
+        finally:
+            bar.close()
+            for ended in flying:
+                ended.cancel()
+            await asyncio.gather(*flying, return_exceptions=True)
+    for error in failures:
+        if not isinstance(error, BudgetSpent):
+            raise error
+    return "budget" if failures else None
 
-    window: deque[asyncio.Task[tuple[Record, str | None, Draft]]] = deque()
+
+async def _outcome(desk: Desk, record: Record, root: Path, place: int) -> Outcome:
+    """Carry out the protocol for one record. One whose media cannot be read is rejected, and tried again in the next call."""
+    coarse = record.target.coarse() or "all"
+    common = {"teacher": desk.teacher.name, "settings": desk.teacher.settings(), "prompt_hash": None}
+    common["record_hash"] = digest(record.to_json())
     try:
-        for record, case in items:
-            window.append(asyncio.create_task(one(record, case)))
-            if len(window) >= teacher.concurrency:
-                yield await window.popleft()
-        while window:
-            yield await window.popleft()
-    finally:
-        for waiting in window:
-            waiting.cancel()
-        await asyncio.gather(*window, return_exceptions=True)
+        case = blind(desk.task, record, root)
+        common["prompt_hash"] = await generation(desk.teacher, case)
+        pursuit = await pursue(desk, record, case, common["prompt_hash"])
+    except MediaError as error:
+        synth = common | {"step": "write", "index": 0, "pass_rate": 0.0, "draft": {}, "parts": {}}
+        row = rejected_row(record.uid, "write", 0, f"unreadable media: {error}", None, synth)
+        return Outcome(place, record.uid, coarse, 0.0, "", None, (row,))
+    return _from_pursuit(desk.task, record, place, common, pursuit)
 
 
-def _prompt_hash(teacher: Teacher, case: Case) -> str:
-    """Hash of all that the draft depends on; media count by content, so a moved data folder changes nothing."""
+def _from_pursuit(task: Task, record: Record, place: int, common: dict[str, Any], pursuit: Pursuit) -> Outcome:
+    coarse, share = record.target.coarse() or "all", pursuit.pass_rate
+    rejected = tuple(
+        rejected_row(record.uid, a.step, a.index, a.verdict.reason or "", a.draft.text, provenance(common, a, share))
+        for a in pursuit.rejected
+    )
+    chosen = pursuit.chosen
+    if chosen is None:
+        return Outcome(place, record.uid, coarse, share, "", None, rejected)
+    assert chosen.draft.text is not None
+    synth = provenance(common, chosen, share)
+    chain = replace(record, rationale=chosen.draft.text.strip(), meta={**record.meta, "synth": synth})
+    answer = task.parse(record, chosen.draft.text)
+    assert isinstance(answer, Answer), "it was verified"
+    return Outcome(place, record.uid, coarse, share, answer.explanation, chain.to_json(), rejected)
+
+
+async def generation(teacher: Teacher, case: Case) -> str:
+    """Hash of all that a draft depends on; media count by content, so a moved data folder changes nothing.
+
+    Raises:
+        MediaError: when a file cannot be read.
+    """
     shown = [
-        {k: v for k, v in part.items() if k != "path"} | ({"sha256": _content(part["path"])} if "path" in part else {})
+        {k: v for k, v in part.items() if k != "path"}
+        | ({"sha256": await asyncio.to_thread(_content, part["path"])} if "path" in part else {})
         for message in case.messages
         for part in message["content"]
     ]
@@ -188,3 +197,28 @@ def _content(path: str) -> str:
         raise MediaError(
             f"{path}: cannot be read ({error.strerror}); mend the record's path, or remove the record"
         ) from None
+
+
+class Progress:
+    """A bar with what was accepted and spent; it ends at the limit where there is one, else at the last record."""
+
+    def __init__(self, desk: Desk, records: int) -> None:
+        settings, self._budget = desk.settings, desk.teacher.budget
+        self._limit = settings.limit if settings.balance is None else None
+        self._accepted = 0
+        self._bar = tqdm(total=self._limit or records, desc=f"synthesis ({desk.teacher.name})", disable=None)
+
+    def update(self, kept: int, outcome: Outcome) -> None:
+        """One more record is done; `kept` chains are sure."""
+        self._accepted += outcome.chain is not None
+        self._bar.update(1 if self._limit is None else kept - self._bar.n)
+        shown: dict[str, object] = {"accepted": self._accepted}
+        if self._budget is not None:
+            shown["tokens"] = self._budget.spent.tokens
+            if (cost := self._budget.cost()) is not None:
+                shown["cost"] = f"{cost:.2f}"
+        self._bar.set_postfix(shown, refresh=False)
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        self._bar.close()

@@ -1,12 +1,19 @@
-"""The synthesis stage of a run: `synth/chains.jsonl` from `data/records.jsonl`."""
+"""The synthesis stage of a run: `synth/chains.jsonl` from `data/records.jsonl`.
 
+With `synth.shard=i/n` it works for one of n workers, in `synth/shard-i-of-n`; `python -m data_synth.merge` brings them together.
+"""
+
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from data_synth.config import SynthConfig
 from data_synth.run import synthesize
+from data_synth.sheet import write_sheet
+from data_synth.teacher import Teacher
 from models.session import Session, open_session
 from runtime.config import make
 from runtime.main import CONF, command
@@ -14,23 +21,44 @@ from runtime.run import run_stage
 
 
 def run(session: Session) -> dict[str, Any]:
-    """Synthesise once for these settings; see `data_synth.run.synthesize` for the result."""
+    """Synthesise once for these settings; see `data_synth.run.synthesize` for the result.
+
+    Other settings are followed in the same folder, where the journal keeps every draft: what still fits is not paid for again.
+    Budgets, prices and concurrency are no such settings; a run whose budget was spent goes on with a larger one.
+    """
     settings = session.section("synth", SynthConfig)
-    folder = session.folder / "synth"
-    teacher = make(session.cfg, "teacher")
-    made_from = session.settings(synth=settings) | {
-        "teacher": OmegaConf.to_container(session.cfg.teacher, resolve=True)
-    }
-    return run_stage(
-        folder,
-        made_from,
-        {"records": session.records},
-        lambda: synthesize(session.task, session.data, teacher, settings, folder),
-    )
+    teacher: Teacher = make(session.cfg, "teacher")
+    folder = shard_folder(session, settings)
+
+    def work() -> dict[str, Any]:
+        result = synthesize(session.task, session.data, teacher, settings, folder)
+        if settings.shard is None:
+            write_sheet(folder, session.records, session.data.root, session.task, result, settings.seed)
+        return result
+
+    result = run_stage(folder, made_from(session, settings, teacher), {"records": session.records}, work, anew=True)
+    if result["stopped"]:
+        print(
+            f"the budget is spent: {result['accepted']} chains of {result['asked']} records so far; "
+            "raise teacher.budget and call again to go on"
+        )
+    return result
+
+
+def shard_folder(session: Session, settings: SynthConfig) -> Path:
+    """Where a run, or one shard of it, has its files."""
+    folder, (part, parts) = session.folder / "synth", settings.part
+    return folder if settings.shard is None else folder / f"shard-{part}-of-{parts}"
+
+
+def made_from(session: Session, settings: SynthConfig, teacher: Teacher) -> dict[str, Any]:
+    """What decides the result. Which shard it is does not: all of them together are one run."""
+    asked = session.settings(synth=replace(settings, shard=None))
+    return asked | {"teacher": {"name": teacher.name, **teacher.settings()}}
 
 
 @hydra.main(version_base=None, config_path=CONF, config_name="synth")
 @command
 def main(cfg: DictConfig) -> None:
     """Entry point."""
-    print(run(open_session(cfg)))
+    print(run(open_session(cfg, stream=True)))

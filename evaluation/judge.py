@@ -23,7 +23,8 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from models.chat import Chat, ServerError, check_chat, openai_part
+from models.chat import Chat, ServerError, check_chat
+from models.parts import openai_part
 from runtime.errors import ConfigError, MediaError, StageError
 from runtime.files import digest, sha256
 from tasks.base import Task

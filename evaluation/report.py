@@ -7,7 +7,6 @@ No script, no request: the page's own content policy forbids both, and everythin
 """
 
 import argparse
-import base64
 import io
 import json
 import re
@@ -24,12 +23,11 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.clips import browser_clip
+from evaluation.page import CSS, blocks, fact_list, missing, plain, players, table
 from evaluation.score import align
-from runtime.errors import MediaError, StageError, UndertoneError
+from runtime.errors import StageError, UndertoneError
 from runtime.files import read_jsonl, write_text
 from tasks.base import PARTS
-from tasks.dc import GRAMMARS
 from tasks.target import read_number
 
 STAGES = {"base": "Before SFT", "sft": "SFT", "rl": "Hint-GRPO"}
@@ -62,8 +60,6 @@ MEDIA_BYTES = 24_000_000
 """Clips are left out beyond this many bytes, before base64 adds a third."""
 MOST_CLASSES = 24
 """A larger confusion matrix is left out."""
-BLOCKS = sorted({name for grammar in GRAMMARS.values() for name in grammar.blocks})
-_BLOCK = re.compile(rf"<({'|'.join(BLOCKS)})>(.*?)</\1>", re.S)
 
 Cell = tuple[float, float | None, float | None]
 """Value, and both ends of its interval where there is one."""
@@ -87,46 +83,6 @@ STYLE_OF_PLOTS: dict[Any, Any] = {
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
 } | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
-
-CSS = """
-:root { color-scheme: light dark; --bg: #fdfdfc; --ink: #1c2126; --soft: #59636e; --line: #d9dde1; --card: #f4f5f6;
-  --c1: #1f6fb2; --c2: #c2570c; --c3: #14804a; --c4: #8b3fb0; --c5: #a8323e; --c6: #6b7280; }
-@media (prefers-color-scheme: dark) { :root { --bg: #14171a; --ink: #e4e7ea; --soft: #9da7b1; --line: #343b42; --card: #1d2226;
-  --c1: #6cb2f0; --c2: #f0a35e; --c3: #5fd39a; --c4: #cf9bea; --c5: #f08a92; --c6: #a3acb5; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1.25rem 4rem; background: var(--bg); color: var(--ink);
-  font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0 0; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: .75rem; border-top: 1px solid var(--line); }
-h3, h4 { font-size: 1rem; margin: .75rem 0 .25rem; }
-a { color: var(--c1); }
-:focus-visible { outline: 3px solid var(--c1); outline-offset: 2px; }
-.skip { position: absolute; left: -99rem; } .skip:focus { left: 1rem; background: var(--bg); padding: .5rem; }
-nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; list-style: none; padding: 0; margin: 1rem 0 0; }
-.soft, .missing, figcaption { color: var(--soft); font-size: .9rem; } .missing { font-style: italic; }
-.facts { display: flex; flex-wrap: wrap; gap: .25rem 2rem; margin: .75rem 0; }
-.facts div { display: flex; gap: .5rem; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; margin: .5rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }
-th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th:first-child { text-align: left; } thead th { vertical-align: bottom; border-bottom: 2px solid var(--line); }
-td small { color: var(--soft); margin-left: .35rem; }
-td.share { background: color-mix(in srgb, var(--c1) calc(var(--share) * 60%), transparent); text-align: center; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
-figure { margin: 0; } svg { max-width: 100%; height: auto; display: block; }
-details { border: 1px solid var(--line); border-radius: .5rem; margin: .6rem 0; padding: 0 1rem; }
-details[open] { padding-bottom: 1rem; } summary { cursor: pointer; padding: .6rem 0; }
-.clips { display: flex; flex-wrap: wrap; gap: 1rem; align-items: end; margin: .5rem 0; }
-video, .clips img { height: 12rem; max-width: 100%; border-radius: .4rem; background: #000; }
-blockquote { margin: .5rem 0; padding-left: .8rem; border-left: 3px solid var(--line); white-space: pre-wrap; }
-.sides { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
-.sides section { background: var(--card); border-radius: .5rem; padding: .25rem 1rem 1rem; min-width: 0; }
-.block, .stray { border-left: 4px solid var(--c6); padding: .1rem .7rem; margin: .4rem 0; white-space: pre-wrap;
-  overflow-wrap: anywhere; } .stray { border-left-style: dotted; }
-.block b { display: block; font-size: .8rem; color: var(--soft); font-weight: 600; }
-.discriminate { border-color: var(--c1); } .calibrate, .evidence { border-color: var(--c2); } .answer { border-color: var(--c3); }
-.fault { color: var(--c5); font-weight: 600; }
-"""
 
 
 def write_report(run: Path) -> Path:
@@ -231,12 +187,6 @@ def _arrow(metric: str) -> str:
     return f"{metric} {'↓' if metric in LOWER_IS_BETTER else '↑'}"
 
 
-def _number(x: Any) -> str:
-    if isinstance(x, bool) or not isinstance(x, int | float):
-        return "" if x is None else x if isinstance(x, str) else json.dumps(x, ensure_ascii=False)
-    return str(x) if isinstance(x, int) else f"{x:.3f}" if 1e-3 <= abs(x) < 1e4 or x == 0 else f"{x:.3g}"
-
-
 def _plain_cell(cell: Cell | None) -> str:
     if cell is None:
         return "-"
@@ -247,25 +197,6 @@ def _plain_cell(cell: Cell | None) -> str:
 def _cell(cell: Cell | None) -> str:
     value, _, interval = _plain_cell(cell).partition(" ")
     return f"<td>{value}{f'<small>{interval}</small>' if interval else ''}</td>"
-
-
-def _missing(sentence: str) -> str:
-    return f'<p class="missing">{escape(sentence)}</p>'
-
-
-def _table(caption: str, head: Sequence[str], body: Mapping[str, Sequence[str]]) -> str:
-    """A table that scrolls by itself; `head` and the keys of `body` are text, its values are finished cells."""
-    titles = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
-    lines = "".join(f'<tr><th scope="row">{escape(name)}</th>{"".join(cells)}</tr>' for name, cells in body.items())
-    return (
-        f'<div class="wide" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
-        f"<thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>"
-    )
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    items = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(_number(v))}</dd></div>" for k, v in facts.items())
-    return f'<dl class="facts">{items}</dl>'
 
 
 # ---- sections
@@ -281,18 +212,16 @@ def _header(run: Path, summary: Mapping[str, Any]) -> str:
             git["revision"][:12] + (" with changes" if git["dirty"] else "") if git else "no git checkout"
         )
     facts["written at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    why = (
-        "" if "revision" in facts else _missing("Date and revision of the run are unknown: there is no manifest.json.")
-    )
-    return f"<h1>Undertone: {escape(run.resolve().name)}</h1>{_facts(facts)}{why}"
+    why = "" if "revision" in facts else missing("Date and revision of the run are unknown: there is no manifest.json.")
+    return f"<h1>Undertone: {escape(run.resolve().name)}</h1>{fact_list(facts)}{why}"
 
 
 def _results(summary: Mapping[str, Any]) -> str:
     columns, names = _columns(summary), _metric_names(summary)
     if not names:
-        return _missing("No results: summary.json holds no metrics.")
+        return missing("No results: summary.json holds no metrics.")
     parts = [
-        _table("Results", ["metric", *columns], {_arrow(m): [_cell(c.get(m)) for c in columns.values()] for m in names})
+        table("Results", ["metric", *columns], {_arrow(m): [_cell(c.get(m)) for c in columns.values()] for m in names})
     ]
     stages = {title: summary[stage] for stage, title in STAGES.items() if summary.get(stage)}
     sizes = ", ".join(f"{title} {entry['n']}" for title, entry in stages.items() if "n" in entry)
@@ -302,19 +231,19 @@ def _results(summary: Mapping[str, Any]) -> str:
         f'<p class="soft">{escape(note)}. Records scored: {escape(sizes or "not recorded")}. ↑ higher is better.</p>'
     )
     if absent := [title for stage, title in STAGES.items() if not summary.get(stage)]:
-        parts.append(_missing(f"Not in this run: {', '.join(absent)}."))
+        parts.append(missing(f"Not in this run: {', '.join(absent)}."))
     graded = {title: entry["parts"] for title, entry in stages.items() if entry.get("parts")}
     if graded:
         names = list(dict.fromkeys(name for p in graded.values() for name in p))
         body = {
-            name: [f"<td>{_number(p.get(name, {}).get('mean')) or '-'}</td>" for p in graded.values()] for name in names
+            name: [f"<td>{plain(p.get(name, {}).get('mean')) or '-'}</td>" for p in graded.values()] for name in names
         }
-        parts.append("<h3>Parts of the score, means</h3>" + _table("Parts of the score", ["part", *graded], body))
+        parts.append("<h3>Parts of the score, means</h3>" + table("Parts of the score", ["part", *graded], body))
         faults = list(dict.fromkeys(f for entry in stages.values() for f in entry.get("faults", {})))
         body = {f: [f"<td>{stages[t].get('faults', {}).get(f, 0)}</td>" for t in graded] for f in faults}
         title = "<h3>Faults, counts</h3>"
         parts.append(
-            title + (_table("Faults", ["fault", *graded], body) if faults else _missing("None: every answer parsed."))
+            title + (table("Faults", ["fault", *graded], body) if faults else missing("None: every answer parsed."))
         )
     return "".join(parts)
 
@@ -359,7 +288,7 @@ def _curve(title: str, rows: Sequence[Mapping[str, Any]], series: Mapping[str, s
                 axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
             marker = "o" if len(values) < 3 else None
             axes.plot(steps[window - 1 :], smooth, color=colour, linestyle=dashes, label=label, marker=marker)
-            captions.append(f"{label} from {_number(float(smooth[0]))} to {_number(float(smooth[-1]))}")
+            captions.append(f"{label} from {plain(float(smooth[0]))} to {plain(float(smooth[-1]))}")
         axes.set_xlabel("step")
         axes.set_ylim(bottom=bottom)
         if len(found) > 1:
@@ -384,7 +313,7 @@ def _curves(run: Path) -> str:
         _curve("Hint-GRPO: tokens", rl, {"tokens/generated": "generated so far"}, 0),
     ]
     notes = [
-        _missing(f"No {title} curves: {stage}/metrics.jsonl is not there, or has none of their numbers.")
+        missing(f"No {title} curves: {stage}/metrics.jsonl is not there, or has none of their numbers.")
         for stage, title in STAGES.items()
         if stage != "base" and not any(p for p in plots if p.startswith(f"<figure><h3>{title}"))
     ]
@@ -398,12 +327,12 @@ def _as_number(x: Any) -> float | None:
 def _agreement(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     shown = {STAGES[stage]: found for stage, found in rows.items() if found}
     if not shown:
-        return _missing("No predictions: eval/<stage>/predictions.jsonl is not there for any stage.")
+        return missing("No predictions: eval/<stage>/predictions.jsonl is not there for any stage.")
     if all(_as_number(row["gold"]) is not None for found in shown.values() for row in found):
         return _scatter(shown)
     labels = list(dict.fromkeys(str(row["gold"]) for found in shown.values() for row in found))
     if len(labels) > MOST_CLASSES:
-        return _missing(f"No confusion matrix: gold holds {len(labels)} different answers, more than {MOST_CLASSES}.")
+        return missing(f"No confusion matrix: gold holds {len(labels)} different answers, more than {MOST_CLASSES}.")
     return "".join(_confusion(title, found, sorted(labels)) for title, found in shown.items())
 
 
@@ -438,7 +367,7 @@ def _confusion(title: str, found: Sequence[Mapping[str, Any]], labels: Sequence[
     for gold, line in counts.items():
         total = max(1, sum(line.values()))
         body[gold] = [f'<td class="share" style="--share:{n / total:.2f}">{n}</td>' for n in line.values()]
-    return f"<h3>{escape(title)}: gold in rows, answers in columns</h3>" + _table(
+    return f"<h3>{escape(title)}: gold in rows, answers in columns</h3>" + table(
         f"{title} confusion", ["gold", *ends], body
     )
 
@@ -446,12 +375,12 @@ def _confusion(title: str, found: Sequence[Mapping[str, Any]], labels: Sequence[
 def _ablations(summary: Mapping[str, Any]) -> str:
     conditions = {name: _cells(entry) for name, entry in summary.get("ablations", {}).items()}
     if not conditions:
-        return _missing("Not measured: summary.json holds no ablations.")
+        return missing("Not measured: summary.json holds no ablations.")
     names = _metric_names(summary)
     whole = next((STAGES[s] for s in ("rl", "sft", "base") if summary.get(s)), None)
     full = {f"nothing removed ({whole})": _columns(summary)[whole]} if whole else {}
     body = {title: [_cell(cells.get(m)) for m in names] for title, cells in (full | conditions).items()}
-    return _table("Ablations", ["removed", *map(_arrow, names)], body)
+    return table("Ablations", ["removed", *map(_arrow, names)], body)
 
 
 # ---- examples
@@ -476,7 +405,7 @@ def _total(row: Mapping[str, Any]) -> float:
 def _examples(run: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     chosen = _chosen(rows)
     if not chosen:
-        return _missing("No examples: eval/<stage>/predictions.jsonl is not there for any stage.")
+        return missing("No examples: eval/<stage>/predictions.jsonl is not there for any stage.")
     stages = [stage for stage in ("sft", "rl") if rows[stage]] or ["base"]
     by_uid = {stage: {row["uid"]: row for row in rows[stage]} for stage in stages}
     about = run / "data" / "dataset.json"
@@ -485,14 +414,13 @@ def _examples(run: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str
     for number, uid in enumerate(chosen):
         sides = {STAGES[stage]: by_uid[stage][uid] for stage in stages if uid in by_uid[stage]}
         row = next(iter(sides.values()))
-        clips, size = _clips(root, row.get("media") or [], MEDIA_BYTES - spent)
-        spent += size
+        clips, spent = players(root, row.get("media") or [], spent, MEDIA_BYTES)
         said = ", ".join(f"{title} {_said(side)}" for title, side in sides.items())
         text = f"<blockquote>{escape(str(row['text']))}</blockquote>" if row.get("text") else ""
-        meta = _facts(_flat(row["meta"])) if row.get("meta") else ""
+        meta = fact_list(_flat(row["meta"])) if row.get("meta") else ""
         items.append(
             f"<details{' open' if number == 0 else ''}><summary><strong>{escape(uid)}</strong>: "
-            f"gold {escape(_number(row['gold']))}, {escape(said)}</summary>{clips}{text}{meta}"
+            f"gold {escape(plain(row['gold']))}, {escape(said)}</summary>{clips}{text}{meta}"
             f'<div class="sides">{"".join(_side(title, side) for title, side in sides.items())}</div></details>'
         )
     order = "from what Hint-GRPO improved most to what it harmed most" if len(stages) == 2 else "from best to worst"
@@ -500,55 +428,14 @@ def _examples(run: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str
 
 
 def _said(row: Mapping[str, Any]) -> str:
-    return f"no answer ({row.get('fault')})" if row["answer"] is None else _number(row["answer"])
+    return f"no answer ({row.get('fault')})" if row["answer"] is None else plain(row["answer"])
 
 
 def _side(title: str, row: Mapping[str, Any]) -> str:
     fault = f'<p class="fault">Fault: {escape(str(row["fault"]))}</p>' if row.get("fault") else ""
     parts = {name: "unscored" if p is None else p for name, p in (row.get("parts") or {}).items()}
-    return f"<section><h4>{title}: {escape(_said(row))}</h4>{fault}{_facts(parts)}{_chain(row.get('completion') or '')}</section>"
-
-
-def _chain(completion: str) -> str:
-    """The completion with each block of a known grammar set off, and whatever lies outside of them marked."""
-    pieces, at = [], 0
-    for block in _BLOCK.finditer(completion):
-        pieces.append(_stray(completion[at : block.start()]))
-        name, body = block[1], escape(block[2].strip())
-        pieces.append(f'<div class="block {name}"><b>{name}</b>{body}</div>')
-        at = block.end()
-    pieces.append(_stray(completion[at:]))
-    return "".join(pieces) or _missing("The completion is empty.")
-
-
-def _stray(text: str) -> str:
-    return f'<div class="stray">{escape(text.strip())}</div>' if text.strip() else ""
-
-
-def _clips(root: Path, media: Sequence[Mapping[str, Any]], budget: int) -> tuple[str, int]:
-    """Players for the media of one record, and the bytes that they take."""
-    pieces, spent = [], 0
-    for item in media:
-        span = item.get("span")
-        try:
-            encoded = browser_clip(root / item["path"], item["kind"], (span[0], span[1]) if span else None)
-        except MediaError as error:
-            pieces.append(_missing(f"No {item['kind']}: {error}"))
-            continue
-        for mime, data in encoded:
-            if spent + len(data) > budget:
-                pieces.append(
-                    _missing(f"No {item['kind']}: the clips of this page would exceed {MEDIA_BYTES // 10**6} MB.")
-                )
-                continue
-            spent += len(data)
-            source = f'src="data:{mime};base64,{base64.b64encode(data).decode()}"'
-            tag = mime.partition("/")[0]
-            if tag == "image":
-                pieces.append(f'<img {source} alt="{escape(item["kind"])} of the record">')
-            else:
-                pieces.append(f'<{tag} controls preload="metadata" {source} aria-label="{tag} of the record"></{tag}>')
-    return (f'<div class="clips">{"".join(pieces)}</div>' if pieces else ""), spent
+    said = blocks(row.get("completion") or "")
+    return f"<section><h4>{title}: {escape(_said(row))}</h4>{fault}{fact_list(parts)}{said}</section>"
 
 
 def _details(summary: Mapping[str, Any]) -> str:
@@ -556,7 +443,7 @@ def _details(summary: Mapping[str, Any]) -> str:
     for name in ("teacher", "hint", "parity", "seconds"):
         facts = {k: v for k, v in _flat(summary.get(name) or {}).items() if v is not None}
         pieces.append(
-            f"<h3>{name.capitalize()}</h3>" + (_facts(facts) if facts else _missing("Not recorded in summary.json."))
+            f"<h3>{name.capitalize()}</h3>" + (fact_list(facts) if facts else missing("Not recorded in summary.json."))
         )
     return "".join(pieces)
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from runtime.logs import wandb_run
 from runtime.manifest import redact, write_manifest
 from runtime.seeds import seed_everything, set_threads
 from tasks.base import Dataset, Message, Task
+from tasks.record import Record
 
 SECTIONS = (
     "run",
@@ -102,12 +103,13 @@ class Session:
         }
 
 
-def open_session(cfg: DictConfig, parent: str | None = None) -> Session:
+def open_session(cfg: DictConfig, parent: str | None = None, stream: bool = False) -> Session:
     """Check the config, make the run folder, and read (or make) the records.
 
     Args:
         cfg: as Hydra composed it.
         parent: the run whose checkpoint this one starts from, for the manifest.
+        stream: whether to leave the records on disk; see `Task.dataset`.
 
     Raises:
         UndertoneError: for a bad setting, record file or too many unreadable media.
@@ -121,7 +123,7 @@ def open_session(cfg: DictConfig, parent: str | None = None) -> Session:
     set_threads(run.threads)
     seed_everything(cfg.seed)
     folder = Path(run.dir)
-    data = task.dataset(folder / "data")
+    data = task.dataset(folder / "data", stream)
     write_json(folder / "data" / "dataset.json", {"root": str(data.root.resolve())})
     data = quarantine(task, data, lambda: load_processor(model, base_checkpoint(model)), folder / "data", run)
     resolved = redact(OmegaConf.to_container(cfg, resolve=True))
@@ -151,14 +153,16 @@ def quarantine(
     if not path.is_file():
         processor = make_processor()
         processor.memory = 0  # everything is looked at once here; what it decodes stays on disk
-        prompts: dict[str, Sequence[Message]] = {}
         reasons: dict[str, str] = {}
-        for record in data.records:
+
+        def prompts() -> Iterator[tuple[Record, Sequence[Message]]]:
+            for record in data.records:
+                with _noting(reasons, record.uid):
+                    yield record, task.prompt(record, data.root)
+
+        processor.prefetch(messages for _, messages in prompts())
+        for record, messages in tqdm(prompts(), desc="media", total=len(data.records), leave=False, disable=None):
             with _noting(reasons, record.uid):
-                prompts[record.uid] = task.prompt(record, data.root)
-        processor.prefetch(prompts.values())
-        for uid, messages in tqdm(prompts.items(), desc="media", leave=False, disable=None):
-            with _noting(reasons, uid):
                 processor.encode(messages)
         rows = [
             {"uid": record.uid, "split": record.split, "reason": reasons[record.uid]}
@@ -174,10 +178,10 @@ def quarantine(
         write_jsonl(path, rows)
         if rows:
             print(f"set aside {len(rows)} of {len(data.records)} records with unreadable media; reasons in {path}")
-        if lost := processor.uncached(messages for uid, messages in prompts.items() if uid not in reasons):
+        if lost := processor.uncached(messages for record, messages in prompts() if record.uid not in reasons):
             print(f"{lost} clips do not fit on disk and are decoded whenever they are met; raise model.media_cache_gb")
     out = {row["uid"] for row in read_jsonl(path)}
-    return replace(data, records=tuple(r for r in data.records if r.uid not in out))
+    return data.without(out) if out else data
 
 
 @contextmanager

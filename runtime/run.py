@@ -34,6 +34,12 @@ def _describe(inputs: Mapping[str, Path]) -> dict[str, str]:
     return found
 
 
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs, by its name with dots: (was, is)."""
+    one, other = _flat(old), _flat(new)
+    return {k: (one.get(k), other.get(k)) for k in sorted(one | other) if one.get(k) != other.get(k)}
+
+
 def _announce(folder: Path, what: str) -> None:
     """One line for people, from the first rank alone."""
     if int(os.environ.get("RANK", "0")) == 0:
@@ -42,9 +48,14 @@ def _announce(folder: Path, what: str) -> None:
 
 
 def finished(folder: Path) -> bool:
-    """Whether the stage of this folder has its result; one that was begun and cut off has a `stage.json`, too."""
+    """Whether the stage of this folder has its whole result; one that was begun and cut off has a `stage.json`, too."""
     path = folder / "stage.json"
-    return path.is_file() and "result" in json.loads(path.read_text())
+    return path.is_file() and _whole(json.loads(path.read_text()))
+
+
+def _whole(state: Mapping[str, Any]) -> bool:
+    """Whether the work of a `stage.json` was done, and not stopped before its time with what there was."""
+    return "result" in state and not state["result"].get("stopped")
 
 
 def run_stage(
@@ -52,6 +63,7 @@ def run_stage(
     settings: Mapping[str, Any],
     inputs: Mapping[str, Path],
     work: Callable[[], dict[str, Any]],
+    anew: bool = False,
 ) -> dict[str, Any]:
     """Do `work` once for these settings and inputs, and remember its result in `folder/stage.json`.
 
@@ -59,7 +71,10 @@ def run_stage(
         folder: belongs to this stage alone.
         settings: everything that decides the result, JSON-able.
         inputs: files or checkpoint folders it reads; their contents count, their places do not.
-        work: does the stage; when a former call was cut off, it finds what that call left in `folder`.
+        work: does the stage; when a former call was cut off, it finds what that call left in `folder`. A result whose
+            `stopped` says why it ended before its time counts as cut off: the next call goes on.
+        anew: whether the work is done again with other settings or inputs, instead of refused: for a stage that keeps what is
+            dear by itself.
 
     Returns:
         The result of `work`, with the `seconds` that it took in the call that finished it.
@@ -70,18 +85,18 @@ def run_stage(
     path = folder / "stage.json"
     made_from = {"settings": json.loads(json.dumps(settings)), "inputs": _describe(inputs)}
     state: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    if state:
-        old, new = _flat(state["made_from"]), _flat(made_from)
-        if changed := [k for k in sorted(old | new) if old.get(k) != new.get(k)]:
-            lines = "".join(f"\n  {k}: was {old.get(k)!r}, now {new.get(k)!r}" for k in changed[:12])
-            raise StageError(
-                f"{folder} was made with other settings:{lines}\nchoose another run.name, go back to the old settings, "
-                f"or delete {folder} (and the stages after it) to make it anew"
-            )
-    if "result" in state:
+    changed = _changes(state["made_from"], made_from) if state else {}
+    if changed and not anew:
+        lines = "".join(f"\n  {k}: was {was!r}, now {now!r}" for k, (was, now) in list(changed.items())[:12])
+        raise StageError(
+            f"{folder} was made with other settings:{lines}\nchoose another run.name, go back to the old settings, "
+            f"or delete {folder} (and the stages after it) to make it anew"
+        )
+    if not changed and _whole(state):
         _announce(folder, ": done before, skipped")
         return state["result"]
-    _announce(folder, ": was cut off, goes on" if state else "")
+    how = f": was made with other settings ({', '.join(changed)}), done anew" if changed else ": was cut off, goes on"
+    _announce(folder, how if state else "")
     write_json(path, {"made_from": made_from})
     start = time.monotonic()
     result = work()

@@ -4,14 +4,15 @@ The synthesis filter, the RL reward, the evaluation and the offline scorer all c
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import ConfigError
 from tasks.dc import GRAMMARS, Answer, Fault, Grammar, parse
 from tasks.record import Media, Record, Turn, read_records, resolve
+from tasks.record_file import RecordFile
 from tasks.target import Target
 
 PARTS = ("format", "discriminate", "calibrate", "agreement", "explanation", "evidence")
@@ -62,12 +63,18 @@ Grade = Callable[[Sequence[Record], Sequence[str]], list[Score]]
 class Dataset:
     """The records of a task and the folder below which their media lie."""
 
-    records: tuple[Record, ...]
+    records: tuple[Record, ...] | RecordFile
     root: Path
 
     def split(self, name: str) -> list[Record]:
         """Records of one split, in file order."""
         return [r for r in self.records if r.split == name]
+
+    def without(self, uids: Collection[str]) -> "Dataset":
+        """The same data set without some of its records."""
+        if isinstance(self.records, RecordFile):
+            return replace(self, records=self.records.without(uids))
+        return replace(self, records=tuple(r for r in self.records if r.uid not in uids))
 
 
 class Task(ABC):
@@ -106,20 +113,25 @@ class Task(ABC):
     def baseline(self, train: Sequence[Record], test: Sequence[Record]) -> list[Target]:
         """The answers of a trivial rule (constant, majority), printed beside every score."""
 
-    def dataset(self, folder: Path) -> Dataset:
+    def dataset(self, folder: Path, stream: bool = False) -> Dataset:
         """Prepare (if needed) and read the records.
+
+        Args:
+            folder: of the records.
+            stream: whether to leave them on disk; see `RecordFile`.
 
         Raises:
             RecordError: for a malformed file, or a grammar that states a verdict the target does not have.
         """
         root = self.prepare(folder)
-        records = read_records(folder / "records.jsonl")
+        path = folder / "records.jsonl"
+        records = RecordFile(path) if stream else tuple(read_records(path))
         if self.grammar.verdict and any(r.target.coarse() is None for r in records):
             raise ConfigError(
                 f"task.grammar: {self.grammar.name!r} states a coarse verdict, and {self.name} has none; "
                 "use grammar=think or answer"
             )
-        return Dataset(tuple(records), root)
+        return Dataset(records, root)
 
     def prompt(self, record: Record, root: Path) -> list[Message]:
         """The student's prompt: the chosen views that the record has, then the question.

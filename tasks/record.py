@@ -9,13 +9,13 @@ A worked line:
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from runtime.errors import MediaError, RecordError
-from runtime.files import write_text
+from runtime.files import whole_file
 from tasks.target import Target, target_from_json
 
 SPLITS = ("train", "dev", "test")
@@ -154,6 +154,42 @@ def _no_constant(name: str) -> Any:
     raise _fail("JSON numbers must be finite", name, "remove the row or mend its label")
 
 
+def record_lines(path: Path) -> Iterator[tuple[int, int, str]]:
+    """The lines of a record file that are not blank: place in bytes, number from 1, text.
+
+    Raises:
+        RecordError: when there is no such file, or it is not UTF-8.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path}: there is no such record file; run the verb that writes it, or mend the path")
+    place = 0
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                line = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise RecordError(f"{path}: byte {place + error.start} is not UTF-8; save the file as UTF-8") from None
+            if line.strip():
+                yield place, number, line
+            place += len(raw)
+
+
+def record_from_line(path: Path, number: int | str, line: str) -> Record:
+    """Read one line of a record file.
+
+    Raises:
+        RecordError: with `file:line`, the field, what it held and what to do.
+    """
+    try:
+        return record_from_json(json.loads(line, parse_constant=_no_constant))
+    except json.JSONDecodeError as error:
+        raise RecordError(
+            f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); mend or remove the line"
+        ) from None
+    except (RecordError, TypeError) as error:
+        raise RecordError(f"{path}:{number}: {error}") from None
+
+
 def read_records(path: Path) -> list[Record]:
     """Read a whole record file and check what only the whole file shows.
 
@@ -161,24 +197,9 @@ def read_records(path: Path) -> list[Record]:
         RecordError: with `file:line`, the field, what it held and what to do, for a malformed line, a uid that occurs
             twice, or a group that occurs in two splits.
     """
-    if not path.is_file():
-        raise RecordError(f"{path}: there is no such record file; run the verb that writes it, or mend the path")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     records, line_of, first_of = [], {}, {}
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            record = record_from_json(json.loads(line, parse_constant=_no_constant))
-        except json.JSONDecodeError as error:
-            raise RecordError(
-                f"{path}:{number}: not JSON ({error.msg} at column {error.colno}); mend or remove the line"
-            ) from None
-        except (RecordError, TypeError) as error:
-            raise RecordError(f"{path}:{number}: {error}") from None
+    for _, number, line in record_lines(path):
+        record = record_from_line(path, number, line)
         if record.uid in line_of:
             first = line_of[record.uid]
             raise RecordError(
@@ -212,7 +233,8 @@ def _check_group(record: Record, first_of: dict[str, Record]) -> None:
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write a record file atomically: it is whole or absent."""
-    write_text(path, "".join(json.dumps(r.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for r in records))
+    with whole_file(path) as out:
+        out.writelines(json.dumps(r.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for r in records)
 
 
 def resolve(root: Path, path: str) -> Path:

@@ -177,6 +177,9 @@ def test_killed_at_every_stage_a_run_ends_with_the_same_numbers(whole, tmp_path)
     def lines(name: str, count: int) -> Callable[[], bool]:
         return lambda: (run / name).is_file() and (run / name).read_bytes().count(b"\n") >= count
 
+    def grown(name: str, size: int) -> Callable[[], bool]:
+        return lambda: (run / name).is_file() and (run / name).stat().st_size >= size
+
     def cached(pattern: str) -> Callable[[], bool]:
         return lambda: any(cache.glob(pattern))
 
@@ -186,7 +189,7 @@ def test_killed_at_every_stage_a_run_ends_with_the_same_numbers(whole, tmp_path)
         "while perception clips are rendered": cached("*perception*/data/clips/*-00005.mp4"),
         "while perception is saved": cached("*perception*/checkpoints/checkpoint-4"),
         "after perception": cached("*perception*/final"),
-        "while the teacher writes": lines("synth/journal.jsonl", 5),
+        "while the teacher writes": grown("synth/journal.db-wal", 40_000),  # a draft is two pages of 4 KiB or more
         "while sft is at work": lines("sft/metrics.jsonl", 1),
         "while an sft checkpoint is saved": exists("sft/checkpoints/checkpoint-30"),
         "after the last sft checkpoint": exists("sft/checkpoints/checkpoint-60/trainer_state.json"),

@@ -50,7 +50,11 @@ def test_scripts_parse_and_hold_no_experiment_knob(script):
     subprocess.run(["bash", "-n", str(script)], check=True)
     code = "\n".join(line for line in script.read_text().splitlines() if not line.startswith("#"))
     named = re.findall(r"[\s+~\"]((?:[a-z_]+\.)+[a-z_]+|task|model|hint|reward|optim|engine|teacher|seed)=", code)
-    assert set(named) <= {"run.name", "teacher.base_url"}  # where it lies and where it listens
+    assert set(named) <= {
+        "run.name",
+        "teacher.base_url",
+        "synth.shard",
+    }  # where it lies, where it listens, and which part
 
 
 def test_a_job_starts_one_rank_per_gpu_and_passes_the_overrides_on(job):

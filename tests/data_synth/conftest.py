@@ -50,7 +50,20 @@ def remark():
 @pytest.fixture
 def settings():
     return SynthConfig(
-        seed=0, limit=None, min_calibrate=0.9, min_words=2, max_words=60, copy_words=8, leak_phrases=["the label is"]
+        seed=0,
+        limit=None,
+        candidates=1,
+        rewrite=False,
+        min_calibrate=0.9,
+        min_words=2,
+        max_words=60,
+        copy_words=8,
+        copy_share=0.5,
+        leak_phrases=["the label is"],
+        language="en",
+        near_duplicate=None,
+        balance=None,
+        shard=None,
     )
 
 

@@ -1,7 +1,6 @@
 """The cue teacher writes what it measured, in every grammar, and is believed only where the task agrees."""
 
 import asyncio
-import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from data_synth.run import synthesize
 from data_synth.teacher import blind
 from models.cues import MIN_VOICES, VoiceCues, VoiceNorms, fit_norms
 from runtime.errors import ConfigError
+from runtime.files import read_jsonl
 from tasks.dc import GRAMMARS, Answer, parse
 from tasks.record import Media
 from tasks.studio.task import caption
@@ -22,7 +22,8 @@ SPACE = Space(("neutral", "happy", "sad", "angry"), ("neutral", "positive", "neg
 
 
 def write(teacher, task, record, root=Path(".")):
-    return asyncio.run(teacher.write(blind(task, record, root)))
+    (draft,) = asyncio.run(teacher.write(blind(task, record, root), [0]))
+    return draft
 
 
 def test_a_text_is_answered_by_its_lexicon_score(remarks, remark):
@@ -59,9 +60,9 @@ def test_studio_chains_say_the_true_cues_and_fail_only_where_equal_weights_name_
     print(result)
     assert result["accepted"] + sum(result["rejected"].values()) == result["asked"] == 60
     assert set(result["rejected"]) == {"wrong verdict"} and result["accepted"] >= 30
-    journal = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
-    written = {line["uid"]: line["text"] for line in journal}
-    rejected = {json.loads(line)["uid"] for line in (tmp_path / "rejected.jsonl").read_text().splitlines()}
+    written = {row["uid"]: row["text"] for row in read_jsonl(tmp_path / "rejected.jsonl")}
+    rejected = set(written)
+    written |= {row["uid"]: row["rationale"] for row in read_jsonl(tmp_path / "chains.jsonl")}
     for record in dataset.split("train"):
         text, cues = written[record.uid], record.meta["cues"]
         answer = task.parse(record, text)

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +12,16 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from tqdm import tqdm
 
 from data_synth.config import SynthConfig
 from data_synth.cue import CueTeacher
-from data_synth.run import Journal, synthesize
+from data_synth.run import synthesize
 from data_synth.teacher import Case, Draft, Teacher
+from models.budget import Budget, Limits, Spent
 from runtime.config import section
 from runtime.errors import ConfigError, StageError
+from runtime.files import read_jsonl
 from tasks.base import Dataset
 from tasks.record import Media, read_records
 
@@ -34,7 +39,7 @@ class Lexicon(Teacher):
     def settings(self):
         return {"temperature": 0.5}
 
-    async def write(self, case: Case) -> Draft:
+    async def write(self, case: Case, indices: Sequence[int]) -> list[Draft]:
         self.calls += 1
         if self.calls == self.fail_at:
             raise StageError("the server is gone")
@@ -44,7 +49,7 @@ class Lexicon(Teacher):
         self.flying -= 1
         side, x = ("positive", "2.0") if str(case.views["text"]).startswith("good") else ("negative", "-2.0")
         body = f"<discriminate>{side}: one clear word</discriminate><calibrate>no doubt</calibrate><answer>{x}</answer>"
-        return Draft(body, None, {"length": len(body)})
+        return [Draft(body, None, {"length": len(body)}) for _ in indices]
 
 
 @pytest.fixture
@@ -71,6 +76,10 @@ def test_accepted_and_rejected_are_written_with_reason_and_provenance(remarks, d
         "accepted": 15,
         "rejected": {"wrong verdict": 5},
         "by_coarse": {"negative": {"asked": 5, "accepted": 5}, "positive": {"asked": 15, "accepted": 10}},
+        "requests": 20,
+        "tokens": 0,
+        "cost": None,
+        "stopped": None,
     }
     chains = read_records(tmp_path / "run" / "chains.jsonl")
     assert len(chains) == 15 and all(c.split == "train" and c.rationale for c in chains)
@@ -81,9 +90,11 @@ def test_accepted_and_rejected_are_written_with_reason_and_provenance(remarks, d
         assert synth["teacher"] == "lexicon" and synth["settings"] == {"temperature": 0.5}
         assert synth["parts"]["discriminate"] == 1 and len(synth["prompt_hash"]) == len(synth["record_hash"]) == 16
         assert synth["draft"] == {"length": len(chain.rationale or "")}
+        assert (synth["step"], synth["index"], synth["pass_rate"]) == ("write", 0, 1)
     rejected = [json.loads(line) for line in (tmp_path / "run" / "rejected.jsonl").read_text().splitlines()]
     assert {r["uid"] for r in rejected} == {"r-3", "r-7", "r-11", "r-15", "r-19"}
     assert all(r["reason"] == "wrong verdict" and r["text"] for r in rejected)
+    assert {(r["step"], r["index"], r["synth"]["pass_rate"]) for r in rejected} == {("write", 0, 0)}
 
 
 def test_a_limit_stops_early_at_the_same_records(remarks, data, settings, tmp_path):
@@ -120,17 +131,172 @@ def test_a_run_that_broke_off_continues_and_ends_the_same(remarks, data, setting
     assert files(tmp_path / "broken") == files(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("cut", [1, 7, 40, 200])
-def test_a_torn_last_line_is_asked_again(remarks, data, settings, tmp_path, cut):
-    folder = tmp_path / "run"
-    synthesize(remarks, data, Lexicon(), settings, folder)
-    whole = files(folder)
-    journal = folder / "journal.jsonl"
-    content = journal.read_bytes()
-    journal.write_bytes(content[:-cut])
+class Slow(Lexicon):
+    """Writes about the record that is asked first only after `others` more are written."""
+
+    def __init__(self, concurrency, others):
+        super().__init__(concurrency)
+        self.others, self.enough, self.first = others, asyncio.Event(), None
+
+    async def write(self, case, indices):
+        text = str(case.views["text"])
+        self.first = self.first or text
+        if text == self.first:
+            await self.enough.wait()
+        drafts = await super().write(case, indices)
+        if self.calls >= self.others:
+            self.enough.set()
+        return drafts
+
+
+def test_a_slow_first_record_holds_up_nobody_and_changes_no_file(remarks, data, settings, tmp_path):
+    slow = Slow(concurrency=3, others=19)  # a window that waited for the first would stand still at two others
+    synthesize(remarks, data, slow, settings, tmp_path / "slow")
+    synthesize(remarks, data, Lexicon(), settings, tmp_path / "fast")
+    assert files(tmp_path / "slow") == files(tmp_path / "fast")
+
+
+def test_a_limit_asks_for_no_more_than_may_be_needed(remarks, data, settings, tmp_path):
+    few = replace(settings, limit=5)
+    slow = Slow(concurrency=3, others=5)
+    result = synthesize(remarks, data, slow, few, tmp_path / "slow")
+    one_by_one = synthesize(remarks, data, Lexicon(), few, tmp_path / "fast")
+    assert files(tmp_path / "slow") == files(tmp_path / "fast") and result["accepted"] == 5
+    # those asked in vain are at most as many as are in flight beside the last one that is needed
+    assert one_by_one["asked"] <= slow.calls <= one_by_one["asked"] + 2
+
+
+def test_what_is_in_flight_when_the_teacher_fails_is_waited_for_and_kept(remarks, data, settings, tmp_path):
+    class Dies(Lexicon):
+        async def write(self, case, indices):
+            if self.calls == 3:  # while three others are being written
+                self.calls += 1
+                raise StageError("the server is gone")
+            return await super().write(case, indices)
+
+    with pytest.raises(StageError, match="the server is gone"):
+        synthesize(remarks, data, Dies(concurrency=4), settings, tmp_path)
     again = Lexicon()
-    synthesize(remarks, data, again, settings, folder)
-    assert again.calls == 1 and files(folder) == whole and sorted(journal.read_bytes()) == sorted(content)
+    synthesize(remarks, data, again, settings, tmp_path)
+    assert again.calls == 20 - 3
+
+
+class Paid(Lexicon):
+    """Each draft is a request of 7 prompt and 3 completion tokens."""
+
+    def __init__(self, concurrency=1, **limits):
+        super().__init__(concurrency)
+        none = {"max_requests": None, "max_tokens": None, "max_cost": None}
+        prices = {"prompt_price": 1e6, "completion_price": 2e6}
+        self.budget = Budget("teacher.budget", Limits(**(none | prices | limits)))
+
+    async def write(self, case, indices):
+        assert self.budget is not None
+        await self.budget.reserve(Spent(1, 7, 3))
+        (draft,) = await super().write(case, indices)
+        self.budget.settle(Spent(1, 7, 3), Spent(1, 7, 3))
+        return [replace(draft, provenance={"usage": {"prompt_tokens": 7, "completion_tokens": 3}})]
+
+
+@pytest.mark.parametrize("concurrency", [1, 6])
+def test_a_spent_budget_ends_the_run_with_what_there_is_and_a_larger_one_goes_on(
+    remarks, data, settings, tmp_path, concurrency
+):
+    first = Paid(concurrency, max_requests=8)
+    result = synthesize(remarks, data, first, settings, tmp_path / "run")
+    assert (result["stopped"], result["asked"], result["requests"], result["tokens"]) == ("budget", 8, 8, 80)
+    assert result["cost"] == 8 * (7 * 1 + 3 * 2)
+    assert len(read_records(tmp_path / "run" / "chains.jsonl")) == result["accepted"] > 0
+    second = Paid(concurrency, max_requests=12)  # of all calls together
+    assert synthesize(remarks, data, second, settings, tmp_path / "run")["requests"] == 12 and second.calls == 4
+    third = Paid(concurrency)
+    whole = synthesize(remarks, data, third, settings, tmp_path / "run")
+    assert (whole["stopped"], whole["asked"], whole["tokens"], third.calls) == (None, 20, 200, 8)
+    synthesize(remarks, data, Paid(), settings, tmp_path / "whole")
+    assert files(tmp_path / "run") == files(tmp_path / "whole")
+
+
+def test_the_progress_bar_shows_what_is_spent(remarks, data, settings, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("data_synth.run.tqdm", lambda **known: tqdm(**(known | {"disable": False})))
+    synthesize(remarks, data, Paid(), settings, tmp_path)
+    last = capsys.readouterr().err.rpartition("\r")[2]
+    assert "synthesis (lexicon): 100%" in last and "20/20" in last
+    assert "accepted=15, tokens=200, cost=260.00" in last  # 20 * (7 * 1 + 3 * 2)
+
+
+def test_what_a_teacher_finds_out_about_its_server_is_in_the_run_folder(remarks, data, settings, tmp_path):
+    class Curious(Lexicon):
+        async def __aenter__(self):
+            self.facts = {"n": True}
+            return self
+
+        def found(self):
+            return self.facts
+
+    synthesize(remarks, data, Curious(), settings, tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "server.json").read_text()) == {"n": True}
+    synthesize(remarks, data, Lexicon(), settings, tmp_path / "plain")
+    assert not (tmp_path / "plain" / "server.json").exists()
+
+
+def test_near_duplicates_are_rejected_and_do_not_count_for_the_limit(remarks, remark, settings, tmp_path):
+    class Echo(Lexicon):
+        async def write(self, case, indices):
+            (draft,) = await super().write(case, indices)
+            return [replace(draft, text=str(draft.text).replace("one clear word", str(case.views["text"])))]
+
+    texts = [
+        "good news today",
+        "good news today",
+        "good old friends",
+        "good news today",
+        "good old friends",
+        "good sun",
+    ]
+    data = Dataset(tuple(remark(uid=f"r-{i}", text=text) for i, text in enumerate(texts)), tmp_path)
+    strict = replace(settings, near_duplicate=0.9, limit=3)
+    results = [
+        synthesize(remarks, data, Echo(concurrency), strict, tmp_path / str(concurrency)) for concurrency in (1, 4)
+    ]
+    assert files(tmp_path / "1") == files(tmp_path / "4")
+    chains = [record.views["text"] for record in read_records(tmp_path / "1" / "chains.jsonl")]
+    assert results[0]["accepted"] == 3 and sorted(chains) == ["good news today", "good old friends", "good sun"]
+    rejected = read_jsonl(tmp_path / "1" / "rejected.jsonl")
+    assert results[0]["rejected"] == {"near duplicate": results[0]["asked"] - 3} and rejected
+    kept = {record.uid: record.views["text"] for record in read_records(tmp_path / "1" / "chains.jsonl")}
+    for row in rejected:
+        assert row["step"] == "select" and kept[row["reason"].removeprefix("near duplicate: of ")] in row["text"]
+
+
+def test_a_balance_takes_as_many_of_each_verdict_and_asks_about_every_record(remarks, data, settings, tmp_path):
+    teacher = Lexicon()
+    result = synthesize(remarks, data, teacher, replace(settings, balance="coarse", limit=8), tmp_path / "run")
+    # accepted are 5 negative and 10 positive: 4 of each are taken
+    assert result["by_coarse"] == {"negative": {"asked": 5, "accepted": 4}, "positive": {"asked": 15, "accepted": 4}}
+    assert teacher.calls == 20 and result["rejected"] == {"balance": 7, "wrong verdict": 5}
+    synthesize(remarks, data, Lexicon(), settings, tmp_path / "all")
+    everything = [r.uid for r in read_records(tmp_path / "all" / "chains.jsonl")]
+    chosen = [r.uid for r in read_records(tmp_path / "run" / "chains.jsonl")]
+    assert chosen == [uid for uid in everything if uid in chosen]  # in the order of asking
+    rows = read_jsonl(tmp_path / "run" / "rejected.jsonl")
+    assert {r["reason"] for r in rows if r["step"] == "select"} == {
+        "balance: enough of negative",
+        "balance: enough of positive",
+    }
+
+
+def test_difficulty_is_balanced_by_the_share_of_candidates_that_were_right(remarks, remark, settings, tmp_path):
+    class Partly(Lexicon):
+        async def write(self, case, indices):
+            (draft,) = await super().write(case, indices)
+            right = int(str(case.views["text"]).split()[-1])  # of three
+            return [draft if indices[0] < right else replace(draft, text="nothing")]
+
+    data = Dataset(tuple(remark(uid=f"r-{i}", text=f"good {i % 3 + 1}") for i in range(12)), tmp_path)
+    wanted = replace(settings, balance="difficulty", limit=6, candidates=3)
+    assert synthesize(remarks, data, Partly(), wanted, tmp_path)["accepted"] == 6
+    rates = Counter(r.meta["synth"]["pass_rate"] for r in read_records(tmp_path / "chains.jsonl"))
+    assert rates == {1 / 3: 2, 2 / 3: 2, 1.0: 2}
 
 
 def test_another_prompt_is_not_answered_from_the_journal(remarks, data, settings, tmp_path):
@@ -139,17 +305,6 @@ def test_another_prompt_is_not_answered_from_the_journal(remarks, data, settings
     other.settings = lambda: {"temperature": 0.9}
     synthesize(remarks, data, other, settings, tmp_path)
     assert other.calls == 20
-
-
-def test_the_journal_gives_back_what_it_was_given(tmp_path):
-    journal = Journal(tmp_path / "journal.jsonl")
-    drafts = [Draft("two\nlines\u2028and a separator", None, {"a": 1}), Draft(None, "no idea")]
-    for i, draft in enumerate(drafts):
-        journal.add(f"u{i}", "hash", draft)
-    journal.close()
-    again = Journal(tmp_path / "journal.jsonl")
-    assert [again.find(f"u{i}", "hash") for i in range(2)] == drafts and again.find("u0", "other") is None
-    again.close()
 
 
 def test_unreadable_media_are_quarantined_with_the_reason_and_counted(remarks, remark, settings, tmp_path):
@@ -163,7 +318,8 @@ def test_unreadable_media_are_quarantined_with_the_reason_and_counted(remarks, r
     reasons = {r["uid"]: r["reason"] for r in rejected}
     assert "cannot be read" in reasons["gone"] and "mend the record's path" in reasons["gone"]
     assert "not a readable media file" in reasons["corrupt"] and "outside the data root" in reasons["escaped"]
-    assert "corrupt" not in (tmp_path / "run" / "journal.jsonl").read_text()  # asked again once it is mended
+    # 0.5859 * 3 = 1.8 is what a lovely day gets; only this is in the journal, the others are asked again once mended
+    assert result["requests"] == 1
 
 
 def test_the_default_settings_are_complete_and_in_range():
@@ -182,6 +338,15 @@ def test_the_default_settings_are_complete_and_in_range():
         ({"max_words": 1}, "synth.max_words: not below min_words; got 1"),
         ({"copy_words": 0}, "synth.copy_words: 1 or more, or null; got 0"),
         ({"leak_phrases": [" "]}, "synth.leak_phrases: non-empty phrases"),
+        ({"candidates": 0}, "synth.candidates: 1 or more; got 0"),
+        ({"copy_share": 1.5}, r"synth.copy_share: a share in \[0, 1\], or null; got 1.5"),
+        ({"language": "English"}, "synth.language: two letters as in 'en', or null; got 'English'"),
+        ({"near_duplicate": 0.5}, r"synth.near_duplicate: a similarity in \[0.7, 1\], or null; got 0.5"),
+        ({"balance": "label"}, r"synth.balance: one of \('coarse', 'difficulty'\), or null; got 'label'"),
+        ({"balance": "coarse"}, "synth.limit: a balance needs the number to choose; got None"),
+        ({"shard": "4/4"}, "synth.shard: 'i/n' with 0 <= i < n, for example '0/4'; got '4/4'"),
+        ({"shard": "first"}, "synth.shard: 'i/n' with 0 <= i < n, for example '0/4'; got 'first'"),
+        ({"shard": "0/4", "limit": 9}, "synth.limit: 9 with synth.shard=0/4: no shard can know when all of them"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, change, message):

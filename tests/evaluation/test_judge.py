@@ -217,9 +217,9 @@ def test_a_torn_line_costs_one_request_and_spoils_no_other(serve, tmp_path):
         ("busy", "RateLimitError", 3),
         ("refuse", "refused", 1),
         ("silent", "wrote nothing", 1),
-        ("garbage", "NotJSON", 1),
-        ("plain", "NotAChatCompletion", 1),
-        ("shapeless", "NotAChatCompletion", 1),
+        ("garbage", "NotJSON", 3),
+        ("plain", "NotAChatCompletion", 3),
+        ("shapeless", "NotAChatCompletion", 3),
     ],
 )
 def test_a_failure_is_a_missing_value_with_its_reason_and_stops_no_other(serve, tmp_path, text, reason, asked):
@@ -233,7 +233,7 @@ def test_a_failure_is_a_missing_value_with_its_reason_and_stops_no_other(serve, 
 
 def test_a_slow_server_is_a_failure_and_one_that_is_not_there_as_well(serve, tmp_path):
     judge = Judge(settings(serve()[0], timeout=0.5), tmp_path)
-    assert judge.opinions(items("slow")) == [Opinion(None, "APITimeoutError")]
+    assert judge.opinions(items("slow")) == [Opinion(None, "Timeout")]
     assert Judge(settings(), tmp_path).opinions(items("a smile")) == [Opinion(None, "APIConnectionError")]
 
 

@@ -76,7 +76,7 @@ def test_the_scan_leaves_every_clip_on_disk_for_whoever_comes_next(
     tiny, studio, studio_data, tmp_path, capsys, monkeypatch
 ) -> None:
     asked, prefetch = [], Processor.prefetch
-    monkeypatch.setattr(Processor, "prefetch", lambda self, p: prefetch(self, p) or asked.extend(p))
+    monkeypatch.setattr(Processor, "prefetch", lambda self, p: prefetch(self, (p := list(p))) or asked.extend(p))
     cache = MediaCache(tmp_path / "media", 10_000_000)
     first, later = (Processor(tiny[2].processor, tiny[2].settings, cache) for _ in range(2))
     assert quarantine(studio, studio_data, lambda: first, tmp_path / "run", RUN) == studio_data

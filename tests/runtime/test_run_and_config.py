@@ -60,6 +60,26 @@ def test_settings_that_a_cut_off_stage_began_with_count_too(tmp_path):
         run_stage(tmp_path, {"lr": 2}, {}, dict)
 
 
+def test_a_stage_that_keeps_what_is_dear_is_done_anew_with_other_settings(tmp_path, capsys):
+    run_stage(tmp_path, {"rules": {"words": 2}, "seed": 0}, {}, lambda: {"kept": 5}, anew=True)
+    assert run_stage(tmp_path, {"rules": {"words": 3}, "seed": 0}, {}, lambda: {"kept": 4}, anew=True)["kept"] == 4
+    said = capsys.readouterr().out.splitlines()[1]
+    assert said.endswith(": was made with other settings (settings.rules.words), done anew")
+    again = run_stage(tmp_path, {"rules": {"words": 3}, "seed": 0}, {}, lambda: pytest.fail("done"), anew=True)
+    assert again["kept"] == 4
+    with pytest.raises(StageError, match=r"settings\.rules\.words: was 3, now 2"):
+        run_stage(tmp_path, {"rules": {"words": 2}, "seed": 0}, {}, dict)
+
+
+def test_a_stage_that_stopped_before_its_time_goes_on(tmp_path, capsys):
+    results = iter([{"kept": 3, "stopped": "budget"}, {"kept": 5, "stopped": None}])
+    for kept in (3, 5, 5):
+        assert run_stage(tmp_path, {}, {}, lambda: next(results))["kept"] == kept
+        assert finished(tmp_path) == (kept == 5)
+    ends = [line.removeprefix(f"== {tmp_path}") for line in capsys.readouterr().out.splitlines()]
+    assert ends == ["", ": was cut off, goes on", ": done before, skipped"]
+
+
 def test_inputs_count_by_content_and_not_by_place(tmp_path):
     one, same, other = tmp_path / "a.jsonl", tmp_path / "moved" / "b.jsonl", tmp_path / "c.jsonl"
     for path, text in ((one, "x"), (same, "x"), (other, "y")):
@@ -98,6 +118,20 @@ def test_a_file_that_could_not_be_written_leaves_the_old_one(tmp_path):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_lines_are_written_as_they_come_and_the_old_file_stays_until_the_last(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_jsonl(path, [1, 2])
+
+    def rows():
+        yield 3
+        assert path.read_text() == "1\n2\n"
+        raise KeyError("torn")
+
+    with pytest.raises(KeyError):
+        write_jsonl(path, rows())
+    assert path.read_text() == "1\n2\n" and [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 def test_jsonl_keeps_text_with_every_kind_of_line_end(tmp_path):
