@@ -1,0 +1,1 @@
+"""Is the data sound, and will it fit: `python -m evaluation.doctor`."""
