@@ -86,7 +86,9 @@ def main(cfg: DictConfig) -> None:
     own = {"serve": {key: cfg[key] for key in ("backend", "checkpoint", "host", "port", "options")}}
     arguments = server(section(cfg, "model", ModelConfig), section(DictConfig(own), "serve", ServeConfig))
     os.environ |= {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
-    os.environ.setdefault("VLLM_ENGINE_READY_TIMEOUT_S", "1800")  # a busy machine may need more than the ten minutes of vLLM
+    os.environ.setdefault(
+        "VLLM_ENGINE_READY_TIMEOUT_S", "1800"
+    )  # a busy machine may need more than the ten minutes of vLLM
     os.execv(arguments[0], arguments)
 
 

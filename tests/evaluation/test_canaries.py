@@ -63,7 +63,8 @@ def studio(tmp_path_factory) -> tuple[Studio, Dataset, list[str]]:
     teacher = CueTeacher(edge=0.5)
 
     async def write() -> list[str]:
-        return [(await teacher.write(blind(task, record, data.root))).text or "" for record in data.records]
+        drafts = [await teacher.write(blind(task, record, data.root), [0]) for record in data.records]
+        return [draft.text or "" for (draft,) in drafts]
 
     return task, data, asyncio.run(write())
 
