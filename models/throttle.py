@@ -4,14 +4,15 @@ Latency is no guide here. A server that batches answers each request more slowly
 all, which latency-based limiters (TCP Vegas, Netflix's gradient) take for a queue. So throughput itself is measured, on a
 ladder of limits 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ...:
 
-    a window     every place is filled twice or more, and the work that ends per second is the rate of this rung
-    home         the lowest rung whose rate lies within SLACK of the best rate known
-    a look       one window on a neighbour of home that has not been measured for PATIENCE windows; while nothing above home is
-                 known, the look is an OCTAVE up, which doubles the limit
-    refusals     429 or 503, CHANCE of them in a window: two rungs down at once, and what is known about the rung and those above
-                 is forgotten; it is looked at again after 2 windows, after 4 when it is refused again, after 8 from then on
+    a window     every place is filled twice or more, and the work that ends per second is the rate
+    a look       one window on a rung beside home, right after one at home; only these two are compared, so that a server (or a
+                 machine) that is slower today than it was an hour ago misleads nobody
+    up           home moves there if the rate is higher by more than SLACK, and looks further. Until a look up fails for the
+                 first time, the step is an OCTAVE, which doubles the limit
+    down         home moves there if the rate is not lower by more than SLACK
+    in vain      the next look in that direction comes after 2 windows, then 4, 8, ... up to LONGEST
+    refusals     429 or 503, CHANCE of them in a window: two rungs down at once, or back home from a look
 
-A server that begins to refuse, slows down (FALL) or speeds up is followed.
 """
 
 import asyncio
@@ -25,16 +26,13 @@ START = 4
 """The first limit."""
 SLACK = 0.02
 """Share of throughput that is given up for fewer requests in flight."""
-FALL = 0.6
-"""A rung that gives less than this share of what it gave makes all that is known stale."""
 LEAST = 8
 """Requests in the shortest window."""
-PATIENCE = 24
 OCTAVE = 4
 CHANCE = 2
 """One refusal alone may be chance."""
-LONGEST = 8
-"""Windows until a rung that was refused again and again is looked at."""
+LONGEST = 16
+UP, DOWN = 1, -1
 
 
 @dataclass(slots=True)
@@ -63,11 +61,13 @@ class Throttle:
 
     def __init__(self, ceiling: int) -> None:
         self.rungs = ladder(ceiling)
-        self._rung = max(i for i, limit in enumerate(self.rungs) if limit <= START)
-        self._rate: dict[int, float] = {}
-        self._due: dict[int, int] = {}
-        """From which window on a rung may be looked at (again)."""
-        self._hold: dict[int, int] = {}
+        self._home = self._rung = max(i for i, limit in enumerate(self.rungs) if limit <= START)
+        self._rate: float | None = None
+        """At home, in the window that has just ended."""
+        self._step = OCTAVE
+        self._hold = {UP: 1, DOWN: 1}
+        self._due = {UP: 0, DOWN: 0}
+        """From which window on there is a look in that direction."""
         self._windows = self._epoch = self._in_flight = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._restart()
@@ -145,34 +145,39 @@ class Throttle:
     def _measured(self, rate: float) -> None:
         """A window has ended."""
         self._windows += 1
-        known = self._rate.get(self._rung, rate)
-        if rate < FALL * known:  # the server is not what it was: nothing that is known still holds
-            self._rate.clear()
-            self._due.clear()
-            known = rate
-        self._rate[self._rung] = (rate + 2 * known) / 3
-        self._due[self._rung] = self._windows + PATIENCE
-        self._hold.pop(self._rung, None)
-        best = max(self._rate.values())
-        home = min(rung for rung, known in self._rate.items() if known >= (1 - SLACK) * best)
-        self._rung = self._look_from(home)
+        direction = UP if self._rung > self._home else DOWN
+        if self._rung == self._home:
+            self._rate = rate
+        else:
+            assert self._rate is not None, "a look comes right after a window at home"
+            if rate > self._rate * (1 + SLACK if direction == UP else 1 - SLACK):
+                self._home, self._rate = self._rung, rate
+                self._hold = {direction: 1, -direction: 4}
+                self._due = {direction: self._windows, -direction: self._windows + 4}
+            else:
+                self._in_vain(direction)
+        self._rung = self._home if self._rate is None else self._look()
         self._restart()
 
-    def _look_from(self, home: int) -> int:
-        """Home, or the neighbour whose turn it is."""
-        top = len(self.rungs) - 1
-        step = 1 if any(rung > home for rung in self._due) else OCTAVE
-        for rung in (min(home + step, top), home - 1):
-            if rung >= 0 and rung != home and self._due.get(rung, 0) <= self._windows:
+    def _look(self) -> int:
+        """Home, or the rung beside it whose turn it is."""
+        for direction, step in ((UP, self._step), (DOWN, 1)):
+            rung = min(max(self._home + direction * step, 0), len(self.rungs) - 1)
+            if rung != self._home and self._due[direction] <= self._windows:
                 return rung
-        return home
+        return self._home
+
+    def _in_vain(self, direction: int) -> None:
+        self._hold[direction] = min(2 * self._hold[direction], LONGEST)
+        self._due[direction] = self._windows + self._hold[direction]
+        self._rate = None  # it is not the last window any more
+        if direction == UP:
+            self._step = 1
 
     def _back_off(self) -> None:
-        refused = self._rung
         self._epoch += 1
-        self._hold[refused] = min(2 * self._hold.get(refused, 1), LONGEST)
-        for rung in range(refused, len(self.rungs)):
-            self._rate.pop(rung, None)
-            self._due[rung] = self._windows + self._hold[refused]
-        self._rung = max(refused - 2, 0)
+        self._in_vain(UP)
+        if self._rung <= self._home:
+            self._home = max(self._home - 2, 0)
+        self._rung = self._home
         self._restart()

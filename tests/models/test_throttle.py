@@ -125,8 +125,8 @@ def test_the_limit_settles_at_the_knee(knee):
 
 @pytest.mark.parametrize("knee", [12, 24])
 def test_lengths_that_vary_do_not_cost_throughput(knee):
-    run = serve(Server(lambda flying: 20 * min(flying, knee)), requests=3000, lengths=(10, 200))
-    assert run.settled >= 0.8 * knee and run.tokens / run.seconds >= 0.93 * 20 * knee
+    run = serve(Server(lambda flying: 20 * min(flying, knee)), requests=1500, lengths=(10, 200))
+    assert run.settled >= 0.8 * knee and run.tokens / run.seconds >= 0.9 * 20 * knee
 
 
 def test_a_server_that_suffers_under_load_is_spared():
@@ -168,6 +168,17 @@ def test_a_server_that_slows_down_in_the_middle_is_measured_anew():
 
     run = serve(server, requests=6000, change=slower)
     assert median(run.limits[2000:3000]) >= 28 and median(run.limits[-1000:]) <= 10
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_machine_that_is_now_fast_and_now_slow_does_not_strand_the_limit(seed):
+    loop = asyncio.get_running_loop
+
+    def rate(flying):
+        pace = random.Random(100 * seed + loop().time() // 20).uniform(0.4, 1)  # another one every 20 seconds
+        return 1500 * flying / (flying + 20) * pace  # at 64 in flight it writes half as much again as at 20
+
+    assert serve(Server(rate), requests=3000).settled >= 40
 
 
 def test_refusals_now_and_then_do_not_bring_everything_to_a_halt():
