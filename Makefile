@@ -11,13 +11,14 @@ VENV ?= .venv
 VLLM ?= .venv-vllm
 EXTRAS ?= dev
 ARGS ?=
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(EXTRAS)
 
 help: ## list the commands
 	@awk -F ' *## ' '/^[a-z-]+:.* ## / {split($$1, t, ":"); printf "  make %-9s %s\n", t[1], $$2}' $(MAKEFILE_LIST)
-	@echo "  settings: ARGS='overrides or options'  PYTHON=interpreter for $(VENV)  VENV=folder  VLLM=folder  EXTRAS=dev,cluster,..."
+	@echo "  settings: ARGS='overrides or options'  PYTHON=interpreter for $(VENV)  VENV=folder  VLLM=folder  EXTRAS=dev,cluster,...  WORKERS=2"
 
 setup: $(READY) ## make the environment (1 to 4 minutes the first time; again only when its definition changes)
 
@@ -35,8 +36,8 @@ $(READY): pyproject.toml constraints.txt requirements-smollm2.txt runtime/torchv
 run: $(READY) ## the whole pipeline on the built-in default: data, SFT, RL, evaluation, report (continues where it was stopped)
 	@$(BIN)/python -m pipeline $(ARGS)
 
-test: $(READY) ## all tests
-	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
+test: $(READY) ## all tests, two files at a time (WORKERS=0: in this process, for a debugger)
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-vllm: $(VLLM)/.ready-vllm ## tests of the vLLM engine, in an environment of their own (makes it in 2 to 6 minutes the first time)
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 VLLM_CPU_OMP_THREADS_BIND=nobind $(VLLM)/bin/python -m pytest tests/vllm_engine $(ARGS)

@@ -21,6 +21,7 @@ from evaluation.run import EvalConfig
 from models.engine.config import EngineConfig
 from models.session import Session, open_session
 from rl.config import HintConfig, RLConfig
+from runtime.cluster import ClusterConfig
 from runtime.config import make, section
 from runtime.files import write_json
 from runtime.main import CONF, command
@@ -37,6 +38,7 @@ SCHEMAS = {
     "explanation": ExplanationConfig,
     "rl": RLConfig,
     "eval": EvalConfig,
+    "cluster": ClusterConfig,
 }
 
 

@@ -37,6 +37,7 @@ SECTIONS = (
     "rl",
     "eval",
     "baseline",
+    "cluster",
 )
 
 

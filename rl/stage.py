@@ -18,6 +18,7 @@ from models.session import Session, open_session
 from rl.config import HintConfig, RLConfig
 from rl.hints.forms import QUOTING
 from rl.train import train
+from runtime.cluster import ClusterConfig
 from runtime.errors import StageError
 from runtime.main import CONF, command
 from runtime.run import run_stage
@@ -32,6 +33,7 @@ def run(session: Session) -> dict[str, Any]:
     evaluation = session.section("eval", EvalConfig)
     engine = session.section("engine", EngineConfig)
     explanation = session.section("explanation", ExplanationConfig)
+    cluster = session.section("cluster", ClusterConfig)
     hint.check_task(session.task)
     folder = session.folder / "rl"
     init = Path(settings.init) if settings.init else session.folder / "sft" / "final"
@@ -83,6 +85,7 @@ def run(session: Session) -> dict[str, Any]:
                 measure_dev if dev else None,
                 partial(make_engine, engine, session.model, init, folder / "engine", session.seed),
                 grader.grade,
+                cluster,
             )
 
     inputs = {"records": session.records, "init": init} | ({"chains": chains} if quoting else {})

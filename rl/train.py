@@ -16,6 +16,7 @@ from models.processor import Processor
 from rl.alarm import farming, pays_canaries
 from rl.config import HintConfig, RLConfig
 from rl.trainer import HintGRPOTrainer, make_trainer
+from runtime.cluster import PLAIN, ClusterConfig
 from runtime.errors import StageError
 from runtime.files import read_jsonl
 from runtime.logs import MetricsCallback
@@ -44,7 +45,8 @@ class Evaluate(TrainerCallback):
         step = state.global_step
         if step % self.every == 0 or step == state.max_steps or self.trainer.memory.spent:
             said = self.folder / f"step_{step:06}.jsonl" if state.is_world_process_zero else None
-            found = {f"dev/{name}": value for name, value in self.measure(self.trainer.policy, said).items()}
+            with self.trainer.whole() as policy:
+                found = {f"dev/{name}": value for name, value in self.measure(policy, said).items()}
             for name, value in found.items():
                 self.trainer.meter.add(name, value)
             for warning in (farming([*state.log_history, found]), pays_canaries(found)):
@@ -67,6 +69,7 @@ def train(
     measure_dev: MeasureDev | None,
     engine: MakeEngine = HFEngine,
     grade: Grade | None = None,
+    cluster: ClusterConfig = PLAIN,
 ) -> dict[str, Any]:
     """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`.
 
@@ -85,6 +88,7 @@ def train(
         measure_dev: unhinted metrics on the dev records, where there are any.
         engine: makes what samples.
         grade: scores completions; None: `task.grade`, which does not read explanations.
+        cluster: how the ranks share the memory.
 
     Returns:
         Number of steps, and what `hint_summary` and `parity_summary` make of the logged steps.
@@ -118,6 +122,7 @@ def train(
         [MetricsCallback(folder / "metrics.jsonl", "rl", shown)],
         engine,
         grade,
+        cluster,
     )
     if cfg.eval_every and measure_dev:
         trainer.add_callback(Evaluate(cfg.eval_every, measure_dev, trainer, folder / "dev"))

@@ -30,7 +30,6 @@ from datasets import Dataset as HFDataset
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_callback import ExportableState
-from trl.models.utils import unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -49,6 +48,7 @@ from rl.hints.control import HintState
 from rl.metrics import Meter, add_rollouts, cut_short, rollout_lines
 from rl.rollout import Group, Hinting, Rollout, roll_out, solved
 from rl.scoring import Scorer, formulation
+from runtime.cluster import PLAIN, ClusterConfig, deepspeed_settings
 from runtime.errors import ParityError
 from runtime.files import write_jsonl
 from tasks.base import Grade, Task
@@ -234,8 +234,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         """
         size = self.num_generations
         start = time.perf_counter()
-        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:  # type: ignore[arg-type]
-            assert isinstance(model, torch.nn.Module)
+        with self.whole() as model:
             training = model.training
             model.eval()
             self.engine.follow(model, self.state.global_step)
@@ -365,16 +364,19 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
     ) -> torch.Tensor:
         """TRL's loss over the rows of whole groups."""
         inputs = dict(inputs)
-        self._contexts, uids, seen = inputs.pop("contexts"), inputs.pop("uids"), inputs.pop("seen")
+        contexts, uids, seen = inputs.pop("contexts"), inputs.pop("uids"), inputs.pop("seen")
         for name, value in inputs.items():
             if torch.is_tensor(value) and value.ndim >= 2:
                 inputs[name] = value.flatten(0, 1)
-        self._context_N, self._given_NC = inputs.pop("context"), inputs.pop("given")
-        start = time.perf_counter()
         # the first step of a batch of completions at or after each multiple: in its second iteration the policy has moved,
         # and later micro-batches add nothing new
         fresh = self._step % (self.settings.accumulation * self.num_iterations) == 0
         self._check_due = fresh and self.state.global_step % self.settings.parity_every < self.num_iterations
+        # before the forward whose graph the backward needs: ZeRO-3 collects all weights for it
+        drops = self._silenced_drops(inputs, uids) if self._check_due else {}
+        self._contexts = contexts
+        self._context_N, self._given_NC = inputs.pop("context"), inputs.pop("given")
+        start = time.perf_counter()
         self._engine_logps, self._completion_mask = inputs["sampling_per_token_logps"], inputs["completion_mask"]
         with ExitStack() as stack:
             sight = stack.enter_context(watch(self.policy, learning=True)) if self._check_due else None
@@ -387,7 +389,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             inputs["completion_mask"].sum()
         )
         if sight is not None:
-            self._check_parity(seen, sight, inputs, uids)
+            self._check_parity(seen, sight, uids, drops)
         return loss
 
     def _get_per_token_logps_and_entropies(
@@ -450,7 +452,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             self.meter.add_mean("hint/prefix_logp", (logps * given_NC).sum(1)[rows].tolist())
 
     def _check_parity(
-        self, seen: Sequence[Fingerprint], sight: Sight, inputs: dict[str, Any], uids: Sequence[str]
+        self, seen: Sequence[Fingerprint], sight: Sight, uids: Sequence[str], drops: dict[str, tuple[float, float]]
     ) -> None:
         """Ask the gate. What goes wrong on one rank is raised on all: the others would wait for that one for ever.
 
@@ -460,7 +462,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         step, problem = self.state.global_step, None
         try:  # in this order: the first ones name the culprit
             parity.check_media(seen, sight.whole(), uids, step)
-            self._check_modalities(inputs, uids)
+            parity.check_drops(drops, step)
             parity.check_logps(self._agreement, self.settings.parity_tolerance, step)
         except ParityError as error:
             problem = str(error)
@@ -469,26 +471,27 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             if text:
                 raise ParityError(text if len(problems) == 1 else f"rank {rank}: {text}")
 
-    def _check_modalities(self, inputs: dict[str, Any], uids: Sequence[str]) -> None:
+    def _silenced_drops(self, inputs: Mapping[str, Any], uids: Sequence[str]) -> dict[str, tuple[float, float]]:
+        """What silencing each modality does to the likelihood of what was said; see `parity.silenced_drops`."""
         few = slice(0, 2)  # prompts: enough to see whether anything changes at all
         size = len(inputs["completion_ids"]) // len(uids)
         rows = slice(0, len(uids[few]) * size)
         ids_NC, mask_NC = inputs["completion_ids"][rows], inputs["completion_mask"][rows]
-
-        @torch.no_grad()
-        def mean_logp(prompts: Sequence[Encoded]) -> torch.Tensor:
-            self._contexts = [(prompt,) for prompt in prompts]
-            self._context_N = torch.zeros(len(ids_NC), dtype=torch.long, device=ids_NC.device)
-            # the bare model: ranks that show different modalities score more or less often, and must not wait for each other
-            logps_NC, _, _ = self._get_per_token_logps_and_entropies(self.policy, ids_NC, mask_NC, ids_NC.shape[1])
-            return ((logps_NC.detach() * mask_NC).sum(1) / mask_NC.sum(1)).view(-1, size).mean(1)
-
         records = [self.record_of[uid] for uid in uids[few]]
-        drops = parity.silenced_drops(self.task, records, self.root, self.processor, mean_logp)
+        # the bare model: ranks that show different modalities score more or less often, and must not wait for each other
+        with self.whole() as policy, torch.no_grad():
+
+            def mean_logp(prompts: Sequence[Encoded]) -> torch.Tensor:
+                self._contexts = [(prompt,) for prompt in prompts]
+                self._context_N = torch.zeros(len(ids_NC), dtype=torch.long, device=ids_NC.device)
+                logps_NC, _, _ = self._get_per_token_logps_and_entropies(policy, ids_NC, mask_NC, ids_NC.shape[1])
+                return ((logps_NC * mask_NC).sum(1) / mask_NC.sum(1)).view(-1, size).mean(1)
+
+            drops = parity.silenced_drops(self.task, records, self.root, self.processor, mean_logp)
         for modality, (drop, change) in drops.items():
             self.parity |= {f"{modality}_drop": drop, f"{modality}_change": change}
             self.meter.add(f"parity/{modality}_drop", drop, len(records))
-        parity.check_drops(drops, self.state.global_step)
+        return drops
 
     def counted(self) -> dict[str, float]:
         """The mean of each metric since the last row of the log, over all ranks; all of them must call."""
@@ -554,6 +557,7 @@ def make_trainer(
     callbacks: list[TrainerCallback],
     engine: MakeEngine = HFEngine,
     grade: Grade | None = None,
+    cluster: ClusterConfig = PLAIN,
 ) -> HintGRPOTrainer:
     """Settings of ours to settings of TRL's, in one place."""
     cuda = torch.cuda.is_available()
@@ -590,6 +594,7 @@ def make_trainer(
         seed=seed,
         data_seed=seed,
         dataloader_pin_memory=cuda,
+        deepspeed=deepspeed_settings(cluster),
         ddp_find_unused_parameters=True,  # a rank whose prompts hold no sound has no gradient for the audio tower
     )
     return HintGRPOTrainer(

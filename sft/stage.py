@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from models.load import load_model, load_processor
 from models.session import Session, open_session
+from runtime.cluster import ClusterConfig
 from runtime.errors import StageError
 from runtime.main import CONF, command
 from runtime.run import run_stage
@@ -21,6 +22,7 @@ from tasks.record import read_records
 def run(session: Session) -> dict[str, Any]:
     """Train once for these settings; see `sft.train.train` for the result."""
     settings = session.section("sft", SFTConfig)
+    cluster = session.section("cluster", ClusterConfig)
     folder = session.folder / "sft"
     chains = Path(settings.chains) if settings.chains else session.folder / "synth" / "chains.jsonl"
     if not chains.is_file():
@@ -39,7 +41,9 @@ def run(session: Session) -> dict[str, Any]:
         model = load_model(session.model, init, train=True)
         cut = len(examples) - held  # chains come in shuffled order, so the last ones are a fair sample
         with session.tracker("sft"):
-            return train("sft", model, processor, examples[:cut], examples[cut:], settings, folder, session.seed)
+            return train(
+                "sft", model, processor, examples[:cut], examples[cut:], settings, folder, session.seed, cluster
+            )
 
     inputs = {"chains": chains} | ({"init": init} if isinstance(init, Path) else {})
     return run_stage(folder, session.settings(sft=settings), inputs, work)

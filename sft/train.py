@@ -24,6 +24,7 @@ from models.head_tiles import small_tiles
 from models.packing import attach, pack
 from models.processor import Processor
 from models.resume import Resumable
+from runtime.cluster import PLAIN, ClusterConfig, deepspeed_settings
 from runtime.errors import StageError
 from runtime.logs import MetricsCallback
 from runtime.signals import StopTogether
@@ -104,6 +105,7 @@ def make_trainer(
     cfg: SFTConfig,
     folder: Path,
     seed: int,
+    cluster: ClusterConfig = PLAIN,
 ) -> MediaSFTTrainer:
     """TRL's trainer with our collator; `dev` may be empty, and then nothing is evaluated during training."""
     cuda = torch.cuda.is_available()
@@ -136,6 +138,7 @@ def make_trainer(
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=False,  # batches are made on the device
+        deepspeed=deepspeed_settings(cluster),
         ddp_find_unused_parameters=True,  # a rank whose batch holds no sound has no gradient for the audio tower
     )
     # one collator for both sets: rows of dev are counted on from those of train
@@ -163,6 +166,7 @@ def train(
     cfg: SFTConfig,
     folder: Path,
     seed: int,
+    cluster: ClusterConfig = PLAIN,
 ) -> dict[str, Any]:
     """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`.
 
@@ -174,7 +178,7 @@ def train(
     """
     if not train_set:
         raise StageError(f"{name}: no example to train on; look at the rejections of data_synth, or raise its limits")
-    trainer = make_trainer(name, model, processor, train_set, dev_set, cfg, folder, seed)
+    trainer = make_trainer(name, model, processor, train_set, dev_set, cfg, folder, seed, cluster)
     processor.prefetch(example.messages for example in [*train_set, *dev_set])
     trainer.go_on(folder / "checkpoints")
     if trainer.state.global_step < cfg.max_steps:

@@ -1,11 +1,13 @@
 """Processors, checkpoints and trainers for the tests of the rl room."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import toys
+from jobs import Job
 from toys import ArbitraryRemarks, ArbitraryStudio, hint_config, remarks, rl_config, weights
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -146,5 +148,29 @@ def omni_trainer(
             0,
             list(callbacks),
         )
+
+    return make
+
+
+@pytest.fixture
+def text_job(text_model: ModelConfig, tmp_path: Path) -> Callable[..., Job]:
+    def make(hard=(), **settings) -> Job:
+        task = ArbitraryRemarks()
+        task.hard = frozenset(hard)
+        settings = {"prompts": 1, "max_steps": 2, "parity_tolerance": 100.0, "loss": "dapo"} | settings
+        return Job(text_model, task, remarks()[:4], Path("."), tmp_path, settings)
+
+    return make
+
+
+@pytest.fixture
+def omni_job(tiny, studio_data, arbitrary_studio, tmp_path: Path) -> Callable[..., Job]:
+    """Words alone and a film with sound: whichever rank has the words has no gradient for the towers."""
+
+    def make(**settings) -> Job:
+        film, words = studio_data.split("train")[:2]
+        records = [film, replace(words, views={"text": words.views["text"]})]
+        settings = {"prompts": 1, "max_steps": 2, "parity_tolerance": 100.0, "parity_every": 1} | settings
+        return Job(tiny[0], arbitrary_studio, records, studio_data.root, tmp_path, settings)
 
     return make
