@@ -156,7 +156,7 @@ class Grader:
             for i in read:
                 found, answer = self.evidence(records[i], scores[i]), _answer(scores[i])
                 value = None if found.score is None else found.score * self._manner(answer)
-                scores[i] = replace(scores[i], parts={**scores[i].parts, "evidence": value}, precision=found.precision)
+                scores[i] = replace(scores[i], parts={**scores[i].parts, "evidence": value}, checked=found.right)
         if self.verifier is not None and read:
             pieces = [_sentences(scores[i]) for i in read]
             said = self.verifier.probabilities([s for of_one in pieces for s in of_one])

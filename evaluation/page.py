@@ -14,9 +14,10 @@ from typing import Any
 from evaluation.clips import browser_clip
 from runtime.errors import MediaError
 from tasks.dc import GRAMMARS
+from tasks.record import Media, Record
 
 BLOCKS = sorted({name for grammar in GRAMMARS.values() for name in grammar.blocks})
-_BLOCK = re.compile(rf"<({'|'.join(BLOCKS)})>(.*?)</\1>", re.S)
+BLOCK = re.compile(rf"<({'|'.join(BLOCKS)})>(.*?)</\1>", re.S)
 
 CSS = """
 :root { color-scheme: light dark; --bg: #fdfdfc; --ink: #1c2126; --soft: #59636e; --line: #d9dde1; --card: #f4f5f6;
@@ -90,7 +91,7 @@ def fact_list(facts: Mapping[str, Any]) -> str:
 def blocks(completion: str) -> str:
     """The completion with each block of a known grammar set off, and whatever lies outside of them marked."""
     pieces, at = [], 0
-    for block in _BLOCK.finditer(completion):
+    for block in BLOCK.finditer(completion):
         pieces.append(_stray(completion[at : block.start()]))
         name, body = block[1], escape(block[2].strip())
         pieces.append(f'<div class="block {name}"><b>{name}</b>{body}</div>')
@@ -135,3 +136,10 @@ def players(root: Path, media: Sequence[Mapping[str, Any]], spent: int, limit: i
             else:
                 pieces.append(f'<{tag} controls preload="metadata" {source} aria-label="{tag} of the record"></{tag}>')
     return (f'<div class="clips">{"".join(pieces)}</div>' if pieces else ""), spent
+
+
+def shown_of(record: Record) -> tuple[str | None, list[dict[str, Any]]]:
+    """What a page shows of a record: its first text, and {"kind", "path", "span"} of each clip."""
+    views = record.views.values()
+    text = next((v for v in views if isinstance(v, str)), None)
+    return text, [{"kind": v.kind, "path": v.path, "span": v.span} for v in views if isinstance(v, Media)]

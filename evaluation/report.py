@@ -3,7 +3,8 @@
     python -m evaluation.report RUN     # the pipeline does this at its end
 
 Only `summary.json` must lie in the run folder; for every other piece that is missing the page has a sentence that says so.
-No script, no request: the page's own content policy forbids both, and everything that a model or a record says is escaped.
+It asks nobody for anything: its content policy forbids requests, and any script but that of the browser of examples
+(evaluation/browser.py). Everything that a model or a record says is escaped.
 """
 
 import argparse
@@ -23,11 +24,14 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.page import CSS, blocks, fact_list, missing, plain, players, table
+from evaluation.browser import CSS as BROWSER_CSS
+from evaluation.browser import POLICY, Example, Said, browser
+from evaluation.page import CSS, fact_list, missing, plain, shown_of, table
 from evaluation.score import align
 from runtime.errors import StageError, UndertoneError
 from runtime.files import read_jsonl, write_text
 from tasks.base import PARTS
+from tasks.record import read_records
 from tasks.target import read_number
 
 STAGES = {"base": "Before SFT", "sft": "SFT", "rl": "Hint-GRPO"}
@@ -55,8 +59,9 @@ HINT_PLOTS: dict[str, tuple[dict[str, str], float | None]] = {
     "reliance on hints": ({"hint/reliance": "mean log p with the hint's tokens minus without"}, None),
 }
 """Title -> keys of `rl/metrics.jsonl` with their labels, and where the axis begins (None: where the values do)."""
-EXAMPLES = 20
-MEDIA_BYTES = 24_000_000
+MOST_EXAMPLES, MOST_GROUPS = 5000, 40
+"""Records with their answers, and groups of training rollouts, in the browser of examples."""
+MEDIA_BYTES = 8_000_000
 """Clips are left out beyond this many bytes, before base64 adds a third."""
 MOST_CLASSES = 24
 """A larger confusion matrix is left out."""
@@ -117,11 +122,10 @@ def write_report(run: Path) -> Path:
     ids = {title: title.lower().replace(" ", "-") for title in sections}
     links = "".join(f'<li><a href="#{ids[t]}">{t}</a></li>' for t in sections)
     body = "".join(f'<section id="{ids[t]}"><h2>{t}</h2>{content}</section>' for t, content in sections.items())
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
     page = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Undertone: {escape(f"{summary.get('task')}, {summary.get('model')}")}</title><style>{CSS}</style></head>
+<title>Undertone: {escape(f"{summary.get('task')}, {summary.get('model')}")}</title><style>{CSS}{BROWSER_CSS}</style></head>
 <body><a class="skip" href="#results">Skip to the results</a>
 <header>{_header(run, summary)}<nav aria-label="Sections"><ul>{links}</ul></nav></header><main>{body}</main></body></html>
 """
@@ -386,56 +390,58 @@ def _ablations(summary: Mapping[str, Any]) -> str:
 # ---- examples
 
 
-def _chosen(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Evenly spread over the change that RL brought, best first; over the score itself when there is only one stage."""
-    totals = {stage: {r["uid"]: _total(r) for r in found} for stage, found in rows.items() if found}
-    if not totals:
+def _examples(run: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    stages = [stage for stage in ("sft", "rl") if rows[stage]] or [stage for stage in STAGES if rows[stage]]
+    if not stages:
+        return missing("No examples: eval/<stage>/predictions.jsonl is not there for any stage.")
+    by_uid = {stage: {row["uid"]: row for row in rows[stage]} for stage in stages}
+    last = by_uid[stages[-1]]
+    before = {uid: _total(row) for uid, row in by_uid[stages[0]].items()} if len(stages) > 1 else {}
+    order = sorted(last, key=lambda uid: (before.get(uid, 0.0) - _total(last[uid]), uid))[:MOST_EXAMPLES]
+    found = [
+        Example(
+            uid,
+            plain(last[uid]["gold"]),
+            last[uid].get("text"),
+            last[uid].get("media") or [],
+            last[uid].get("meta") or {},
+            [Said(STAGES[stage], by_uid[stage][uid]) for stage in stages if uid in by_uid[stage]],
+        )
+        for uid in order
+    ]
+    about = run / "data" / "dataset.json"
+    root = run / json.loads(about.read_text(encoding="utf-8"))["root"] if about.is_file() else run
+    how = "from what Hint-GRPO improved most to what it harmed most" if len(stages) == 2 else "from best to worst"
+    groups = _hinted_groups(run)
+    more = f" Then {len(groups)} groups of training that were stuck or hinted, the latest first." if groups else ""
+    note = f'<p class="soft">{len(found)} of {len(last)} records, {how}.{more}</p>'
+    return note + browser([*found, *groups], root, MEDIA_BYTES)
+
+
+def _hinted_groups(run: Path) -> list[Example]:
+    """The latest rollout groups that were stuck or hinted, with all siblings."""
+    path = run / "data" / "records.jsonl"
+    if not path.is_file():
         return []
-    *_, last = totals.values()
-    before = totals["sft"] if {"sft", "rl"} <= set(totals) else {}
-    order = sorted(last, key=lambda uid: (before.get(uid, 0.0) - last[uid], uid))
-    return [order[i] for i in np.linspace(0, len(order) - 1, min(EXAMPLES, len(order))).astype(int)]
+    records, found = {record.uid: record for record in read_records(path)}, []
+    for file in sorted((run / "rl" / "rollouts").glob("step_*.jsonl"), reverse=True):
+        step, groups = int(file.stem[5:11]), {}
+        for row in read_jsonl(file):
+            groups.setdefault(row["uid"], []).append(row)
+        for uid, siblings in groups.items():
+            if not any(row["stuck"] or row["level"] for row in siblings) or uid not in records:
+                continue
+            record, said = records[uid], [Said(f"sibling {row['sibling']}", row) for row in siblings]
+            text, media = shown_of(record)
+            found.append(Example(f"{uid}, step {step}", record.target.render(), text, media, record.meta, said))
+            if len(found) == MOST_GROUPS:
+                return found
+    return found
 
 
 def _total(row: Mapping[str, Any]) -> float:
     known = [p for p in (row.get("parts") or {}).values() if p is not None]
     return sum(known) / max(len(known), 1)
-
-
-def _examples(run: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    chosen = _chosen(rows)
-    if not chosen:
-        return missing("No examples: eval/<stage>/predictions.jsonl is not there for any stage.")
-    stages = [stage for stage in ("sft", "rl") if rows[stage]] or ["base"]
-    by_uid = {stage: {row["uid"]: row for row in rows[stage]} for stage in stages}
-    about = run / "data" / "dataset.json"
-    root = run / json.loads(about.read_text(encoding="utf-8"))["root"] if about.is_file() else run
-    spent, items = 0, []
-    for number, uid in enumerate(chosen):
-        sides = {STAGES[stage]: by_uid[stage][uid] for stage in stages if uid in by_uid[stage]}
-        row = next(iter(sides.values()))
-        clips, spent = players(root, row.get("media") or [], spent, MEDIA_BYTES)
-        said = ", ".join(f"{title} {_said(side)}" for title, side in sides.items())
-        text = f"<blockquote>{escape(str(row['text']))}</blockquote>" if row.get("text") else ""
-        meta = fact_list(_flat(row["meta"])) if row.get("meta") else ""
-        items.append(
-            f"<details{' open' if number == 0 else ''}><summary><strong>{escape(uid)}</strong>: "
-            f"gold {escape(plain(row['gold']))}, {escape(said)}</summary>{clips}{text}{meta}"
-            f'<div class="sides">{"".join(_side(title, side) for title, side in sides.items())}</div></details>'
-        )
-    order = "from what Hint-GRPO improved most to what it harmed most" if len(stages) == 2 else "from best to worst"
-    return f'<p class="soft">{len(items)} records spread evenly {order}.</p>' + "".join(items)
-
-
-def _said(row: Mapping[str, Any]) -> str:
-    return f"no answer ({row.get('fault')})" if row["answer"] is None else plain(row["answer"])
-
-
-def _side(title: str, row: Mapping[str, Any]) -> str:
-    fault = f'<p class="fault">Fault: {escape(str(row["fault"]))}</p>' if row.get("fault") else ""
-    parts = {name: "unscored" if p is None else p for name, p in (row.get("parts") or {}).items()}
-    said = blocks(row.get("completion") or "")
-    return f"<section><h4>{title}: {escape(_said(row))}</h4>{fault}{fact_list(parts)}{said}</section>"
 
 
 def _details(summary: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from evaluation.page import shown_of
 from evaluation.score import summarize
 from models.engine.hf import HFEngine, Sampling
 from models.processor import MODALITIES, Processor
@@ -158,6 +159,7 @@ def _modalities(record: Record, task: Task) -> set[str]:
 
 
 def _row(record: Record, completion: str, score: Score) -> dict[str, Any]:
+    text, media = shown_of(record)
     return {
         "uid": record.uid,
         "group": record.group,
@@ -168,10 +170,9 @@ def _row(record: Record, completion: str, score: Score) -> dict[str, Any]:
         "parts": dict(score.parts),
         "speaks_for": score.speaks_for,
         "evidence_precision": score.precision,
+        "checked": dict(score.checked),
         "completion": completion,
-        "text": next((v for v in record.views.values() if isinstance(v, str)), None),
-        "media": [
-            {"kind": v.kind, "path": v.path, "span": v.span} for v in record.views.values() if isinstance(v, Media)
-        ],
+        "text": text,
+        "media": media,
         "meta": dict(record.meta),
     }

@@ -118,10 +118,15 @@ def claims(explanation: str) -> list[Claim]:
 class Evidence:
     """How the claims of one explanation compare with what was measured."""
 
-    precision: float | None
-    """Share of the cues it speaks of that it has right; None when it speaks of none that could be measured."""
+    right: Mapping[str, bool]
+    """Cue that it speaks of and that could be measured -> whether it has it right."""
     coverage: float | None
     """Share of the measured modalities of which it has a cue right; None when nothing was measured."""
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the cues it speaks of that it has right; None when it speaks of none that could be measured."""
+        return precision(self.right)
 
     @property
     def score(self) -> float | None:
@@ -145,7 +150,20 @@ def check(said: Sequence[Claim], measured: Mapping[str, int | None]) -> Evidence
             right[claim.cue] = right.get(claim.cue, True) and holds
     shown = {MODALITY.get(cue, "text") for cue in known}
     seen = {MODALITY.get(cue, "text") for cue, ok in right.items() if ok}
-    return Evidence(
-        precision=sum(right.values()) / len(right) if right else None,
-        coverage=len(seen) / len(shown) if shown else None,
-    )
+    return Evidence(right, len(seen) / len(shown) if shown else None)
+
+
+def precision(right: Mapping[str, bool]) -> float | None:
+    """Share of the cues that are right; None when there is none."""
+    return sum(right.values()) / len(right) if right else None
+
+
+def mentions(text: str) -> list[tuple[int, int, str]]:
+    """Where a text names cues: start and end of each name, and the cue."""
+    named = [(m.start(), m.end(), _CUE.get(word) or ALONE.get(word, ("",))[0]) for m, word in _words_of(text)]
+    quoted = [(m.start(), m.end(), f"'{m[1].strip().lower()}'") for m in _QUOTED.finditer(text)]
+    return sorted([(start, end, cue) for start, end, cue in named if cue] + quoted)
+
+
+def _words_of(text: str) -> list[tuple[re.Match[str], str]]:
+    return [(m, m[0].lower()) for m in re.finditer(r"[A-Za-z']+", text)]

@@ -99,6 +99,7 @@ def rollout_lines(groups: Sequence[Group], reward: Callable[[Rollout], float | N
             "text": r.text,
             "fault": r.score.fault,
             "parts": dict(r.score.parts),
+            "checked": dict(r.score.checked),
             "reward": reward(r),
             "tokens": len(r.completion.token_ids),
             "finished": r.completion.finished,

@@ -5,10 +5,11 @@ The synthesis filter, the RL reward, the evaluation and the offline scorer all c
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rewards.claims import precision
 from runtime.errors import ConfigError
 from tasks.dc import GRAMMARS, Answer, Fault, Grammar, parse
 from tasks.record import Media, Record, Turn, read_records, resolve
@@ -51,8 +52,13 @@ class Score:
     """The label (the side, for intensities) that a verifier reads out of the explanation; None where none was asked."""
     unheard: bool = False
     """Whether a judge was asked about the explanation and could not be heard, which says nothing about it."""
-    precision: float | None = None
-    """Share of the cues it claims that were measured so; None where no claim could be checked."""
+    checked: Mapping[str, bool] = field(default_factory=dict)
+    """Cue that it claims and that could be measured -> whether it was measured so."""
+
+    @property
+    def precision(self) -> float | None:
+        """Share of the cues it claims that were measured so; None where no claim could be checked."""
+        return precision(self.checked)
 
 
 Grade = Callable[[Sequence[Record], Sequence[str]], list[Score]]

@@ -192,7 +192,8 @@ def test_the_page_asks_nobody_for_anything(page):
     for target in page.values("src", "href", "xlink:href", "srcset", "data", "poster"):
         assert target.startswith(("data:", "#")), target[:80]
     assert not re.search(r"url\((?!#)|@import", page.source)
-    assert page.tags["script"] == page.tags["link"] == page.tags["iframe"] == 0
+    assert page.tags["link"] == page.tags["iframe"] == 0
+    assert page.tags["script"] == 2  # examples as JSON, and the one that the policy names
     assert any(v.startswith("default-src 'none'") for v in page.values("content"))
 
 
@@ -274,19 +275,33 @@ def test_hint_metrics_are_drawn_where_the_log_has_them(tmp_path):
     assert others["tokens"].startswith("generated so far from 20")
 
 
-def test_examples_show_both_stages_with_their_blocks(page):
-    assert page.tags["details"] == 20
-    assert page.tags["video"] == page.tags["audio"] == 20
-    assert page.source.count('<div class="block discriminate">') >= 36
-    assert "Fault: missing_block" in page.words
-    assert '<div class="stray">It sounds happy, I would say two.</div>' in page.source
-    assert "cues / voice" in page.words
-    assert "unscored" in page.words
+def examples_of(page: Page) -> dict:
+    (found,) = re.findall(r'<script type="application/json" id="examples-data">(.*?)</script>', page.source, re.S)
+    return json.loads(found)
+
+
+def test_examples_show_both_stages_with_their_blocks_from_the_most_improved_on(page):
+    data = examples_of(page)
+    assert len(data["examples"]) == 24
+    gains = [
+        sum(s["parts"]["calibrate"] for s in e["said"][1:]) - e["said"][0]["parts"]["calibrate"]
+        for e in data["examples"]
+    ]
+    assert gains == sorted(gains, reverse=True)
+    assert {tuple(s["by"] for s in e["said"]) for e in data["examples"]} == {("SFT", "Hint-GRPO")}
+    named = {e["uid"]: e for e in data["examples"]}
+    faulty = named["clip-03"]["said"][1]
+    assert (faulty["fault"], faulty["answer"], faulty["right"]) == ("missing_block", None, False)
+    assert faulty["pieces"] == [[None, [["It sounds happy, I would say two.", None]]]]
+    assert [name for name, _ in named["clip-04"]["said"][0]["pieces"]] == ["discriminate", "calibrate", "answer"]
+    assert named["clip-04"]["meta"] == {"conflict": True, "cues": {"words": -1, "voice": 1}}
+    assert named["clip-04"]["said"][0]["parts"]["agreement"] is None
 
 
 def test_embedded_films_are_of_a_kind_that_browsers_play(page):
-    source = next(v for t, k, v in page.attributes if t == "video" and k == "src")
-    mime, _, content = source.removeprefix("data:").partition(";base64,")
+    data = examples_of(page)
+    assert all(len(e["clips"]) == 2 for e in data["examples"])
+    mime, content = next(clip for clip in data["clips"] if clip[0].startswith("video"))
     with av.open(io.BytesIO(base64.b64decode(content))) as box:
         assert (mime, box.streams.video[0].codec_context.name) in {("video/mp4", "h264"), ("video/webm", "vp8")}
         assert len(list(box.decode(video=0))) == 12
@@ -312,7 +327,7 @@ def test_nothing_that_a_model_or_a_record_says_becomes_markup(tmp_path):
         [{"step": i, "parts/format": 0.1 * i, f"parts/{EVIL[:8]}$a_$": 0.1 * i} for i in range(3)],
     )
     page = Page(write_report(run))
-    assert page.tags["script"] == page.tags["img"] == 0
+    assert (page.tags["script"], page.tags["img"]) == (2, 0)
     assert [k for _, k, _ in page.attributes if k.startswith("on")] == []
     assert page.words.count("alert(1)") > 10
 
@@ -342,7 +357,7 @@ def test_a_run_without_rl_shows_what_there_is(tmp_path):
     page = Page(write_report(run))
     assert "Not in this run: Before SFT, Hint-GRPO." in page.words
     assert "nothing removed (SFT)" in page.words
-    assert "3 records spread evenly from best to worst" in page.words
+    assert "3 of 3 records, from best to worst." in page.words
 
 
 def test_a_folder_without_a_summary_is_refused(tmp_path):
@@ -393,7 +408,7 @@ def test_clips_stop_at_the_limit_of_the_page(tmp_path, monkeypatch):
     [(_, film)] = browser_clip(run / "data" / "clips" / "a.mp4", "video")
     monkeypatch.setattr(report, "MEDIA_BYTES", 4 * len(film))
     page = Page(write_report(run))
-    embedded = [v.partition(",")[2] for v in page.values("src")]
+    embedded = [content for _, content in examples_of(page)["clips"]]
     assert 3 * len(film) < sum(len(base64.b64decode(e)) for e in embedded) <= 4 * len(film)
     assert "No video: the clips of this page would exceed" in page.words
 
