@@ -8,25 +8,21 @@ It asks nobody for anything: its content policy forbids requests, and any script
 """
 
 import argparse
-import io
 import json
-import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from cycler import cycler
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from evaluation.browser import CSS as BROWSER_CSS
 from evaluation.browser import POLICY, Example, Said, browser
 from evaluation.page import CSS, fact_list, missing, plain, shown_of, table
+from evaluation.plot import INK, SERIES, plot
 from evaluation.score import align
 from runtime.errors import StageError, UndertoneError
 from runtime.files import read_jsonl, write_text
@@ -68,26 +64,6 @@ MOST_CLASSES = 24
 
 Cell = tuple[float, float | None, float | None]
 """Value, and both ends of its interval where there is one."""
-
-# Matplotlib draws in these colours; CSS variables take their places, so that plots follow light and dark.
-INK, GRID, SERIES = "#010101", "#020202", [f"#03030{i}" for i in range(1, 7)]
-COLOURS = {INK: "currentColor", GRID: "var(--line)"} | {c: f"var(--c{i})" for i, c in enumerate(SERIES, 1)}
-STYLE_OF_PLOTS: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "undertone",
-    "text.parse_math": False,
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.prop_cycle": cycler(color=SERIES),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "lines.linewidth": 1.8,
-} | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
 
 
 def write_report(run: Path) -> Path:
@@ -252,25 +228,6 @@ def _results(summary: Mapping[str, Any]) -> str:
     return "".join(parts)
 
 
-def _plot(title: str, draw: Callable[[Axes], str], height: float = 3.2) -> str:
-    """A figure as inline SVG; `draw` fills the axes and returns the caption."""
-    with matplotlib.rc_context(STYLE_OF_PLOTS):
-        figure = Figure(figsize=(5.4, height), layout="constrained")
-        caption = draw(figure.subplots())
-        out = io.StringIO()
-        figure.savefig(
-            out, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Type", "Format"))
-        )
-    svg = out.getvalue()
-    slug = re.sub(r"\W+", "-", title.lower())  # several plots share one page, and so its ids
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{slug}-", svg[svg.index("<svg") :])
-    for drawn, wanted in COLOURS.items():
-        svg = svg.replace(drawn, wanted)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(f"{title}. {caption}")}" ', 1)
-    return f"<figure><h3>{escape(title)}</h3>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
 def _curve(title: str, rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], bottom: float | None) -> str:
     """Lines over steps; `series` maps a key of the rows to its label. Nothing when no row has any of the keys."""
     found = {
@@ -300,7 +257,7 @@ def _curve(title: str, rows: Sequence[Mapping[str, Any]], series: Mapping[str, s
         widest = max(1, max(map(len, found.values())) // 20)
         return "; ".join(captions) + ("." if widest == 1 else f". Bold: running mean of {widest} values.")
 
-    return _plot(title, draw)
+    return plot(title, draw)
 
 
 def _curves(run: Path) -> str:
@@ -356,7 +313,7 @@ def _scatter(shown: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
             axes.set(xlabel="gold", ylabel="predicted", aspect="equal", xlim=limits, ylim=limits)
             return f"{len(points)} of {len(found)} answers could be read. Dashed: perfect agreement."
 
-        return _plot(f"{title}: one point a record", draw, height=4.6)
+        return plot(f"{title}: one point a record", draw, height=4.6)
 
     return f'<div class="plots">{"".join(figure(title, found) for title, found in pairs.items())}</div>'
 

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 
 from data_synth.output import read_output, rows
 from data_synth.scripted import DECOY
-from evaluation.compare import table
+from evaluation.compare.tables import table
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.compare import Run, read_arm, table
+from evaluation.compare.runs import Run, read_arm
+from evaluation.compare.tables import table
 from evaluation.stats import RESAMPLES, Arm, holm, mean_difference, mean_interval, measure_arm
 from evidence.verbs import verb
 from runtime.run import finished

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from evaluation.compare import Run
+from evaluation.compare.runs import Run
 from evaluation.grading import ExplanationConfig
 from evaluation.run import EvalConfig
 from evidence import readers, speech, text

@@ -8,7 +8,11 @@ import pytest
 from omegaconf import OmegaConf
 from scipy.stats import ttest_ind, ttest_rel
 
-from evaluation.compare import compare, main, markdown, race, race_markdown, read_arm, read_run
+from evaluation.compare.__main__ import main
+from evaluation.compare.contrast import compare
+from evaluation.compare.race import race
+from evaluation.compare.runs import read_arm, read_run
+from evaluation.compare.tables import markdown, race_markdown
 from evaluation.stats import holm
 from runtime.errors import ConfigError, RecordError, StageError, UndertoneError
 from runtime.files import read_jsonl, write_json, write_jsonl

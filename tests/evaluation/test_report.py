@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from evaluation import clips, report
+from evaluation import clips, plot, report
 from evaluation.clips import browser_clip
 from evaluation.report import print_table, write_report
 from runtime.errors import MediaError, StageError
@@ -230,7 +230,7 @@ def test_results_stand_side_by_side_with_intervals(page):
 
 def test_plots_follow_the_colour_scheme_and_can_be_read_aloud(page):
     assert page.tags["svg"] == 6
-    assert not set(report.COLOURS) & set(re.findall("#[0-9a-f]{6}", page.source))
+    assert not set(plot.COLOURS) & set(re.findall("#[0-9a-f]{6}", page.source))
     assert "var(--c1)" in page.source
     assert any(v.startswith("Hint-GRPO: reward. reward (weighted mean) from") for v in page.values("aria-label"))
     assert "@media (prefers-color-scheme: dark)" in page.source
