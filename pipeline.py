@@ -7,7 +7,6 @@ The only file that knows all verbs.
 
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 import data_synth.stage
@@ -23,7 +22,7 @@ from models.session import Session, open_session
 from rl.config import HintConfig, RLConfig
 from runtime.config import make, section
 from runtime.files import write_json
-from runtime.main import CONF, command
+from runtime.main import verb
 from sft.config import SFTConfig
 from sft.perception import base_model
 from tasks.studio.task import Studio, oracles
@@ -91,8 +90,7 @@ def studio_oracles(session: Session) -> dict[str, dict[str, float]]:
     return {name: session.task.metrics(gold, said) for name, said in answers.items()}
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="pipeline")
-@command
+@verb("pipeline")
 def main(cfg: DictConfig) -> None:
     """Run everything that is not done yet, print the table, write the report."""
     check(cfg)

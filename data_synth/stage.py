@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from data_synth.config import SynthConfig
@@ -16,7 +15,7 @@ from data_synth.sheet import write_sheet
 from data_synth.teacher import Teacher
 from models.session import Session, open_session
 from runtime.config import make
-from runtime.main import CONF, command
+from runtime.main import verb
 from runtime.run import run_stage
 
 
@@ -57,8 +56,7 @@ def made_from(session: Session, settings: SynthConfig, teacher: Teacher) -> dict
     return asked | {"teacher": {"name": teacher.name, **teacher.settings()}}
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="synth")
-@command
+@verb("synth")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     print(run(open_session(cfg, stream=True)))

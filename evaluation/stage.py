@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig
 
@@ -14,7 +13,7 @@ from evaluation.run import EvalConfig, evaluate
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from runtime.errors import StageError
-from runtime.main import CONF, command
+from runtime.main import verb
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 
@@ -51,8 +50,7 @@ def run(session: Session, name: str, checkpoint: Path | str) -> dict[str, Any]:
     return run_stage(folder, stated, inputs, work)
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="eval")
-@command
+@verb("eval")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     session = open_session(cfg, parent=cfg.eval.init)

@@ -16,7 +16,8 @@ from runtime.config import check_sections, make, section
 from runtime.errors import ConfigError, MediaError
 from runtime.files import read_jsonl, write_json, write_jsonl
 from runtime.logs import wandb_run
-from runtime.manifest import redact, write_manifest
+from runtime.manifest import write_manifest
+from runtime.secrets import redact
 from runtime.seeds import seed_everything, set_threads
 from tasks.base import Dataset, Message, Task
 from tasks.record import Record

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig
 
@@ -19,7 +18,7 @@ from rl.config import HintConfig, RLConfig
 from rl.hints.forms import QUOTING
 from rl.train import train
 from runtime.errors import StageError
-from runtime.main import CONF, command
+from runtime.main import verb
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 from tasks.record import Record, read_records
@@ -91,8 +90,7 @@ def run(session: Session) -> dict[str, Any]:
     )
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="rl")
-@command
+@verb("rl")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     print(run(open_session(cfg, parent=cfg.rl.init)))

@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from runtime.errors import StageError
-from runtime.main import CONF, command
+from runtime.main import verb
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 from sft.config import SFTConfig
@@ -45,8 +44,7 @@ def run(session: Session) -> dict[str, Any]:
     return run_stage(folder, session.settings(sft=settings), inputs, work)
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="sft")
-@command
+@verb("sft")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     print(run(open_session(cfg, parent=cfg.sft.init)))
