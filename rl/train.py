@@ -20,6 +20,7 @@ from runtime.errors import StageError
 from runtime.files import read_jsonl
 from runtime.logs import MetricsCallback
 from runtime.signals import StopTogether
+from runtime.trackers.tracker import Tracker
 from tasks.base import Grade, Task
 from tasks.record import Record
 
@@ -67,6 +68,8 @@ def train(
     measure_dev: MeasureDev | None,
     engine: MakeEngine = HFEngine,
     grade: Grade | None = None,
+    tracker: Tracker | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`.
 
@@ -85,6 +88,8 @@ def train(
         measure_dev: unhinted metrics on the dev records, where there are any.
         engine: makes what samples.
         grade: scores completions; None: `task.grade`, which does not read explanations.
+        tracker: gets every row of metrics.jsonl.
+        callbacks: more of them, called before the policy is measured on dev.
 
     Returns:
         Number of steps, and what `hint_summary` and `parity_summary` make of the logged steps.
@@ -115,7 +120,7 @@ def train(
         references,
         folder,
         seed,
-        [MetricsCallback(folder / "metrics.jsonl", "rl", shown)],
+        [MetricsCallback(folder / "metrics.jsonl", "rl", shown, tracker), *callbacks],
         engine,
         grade,
     )

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from runtime.errors import StageError
 from runtime.files import digest, sha256, write_json
 from runtime.secrets import redact, redact_command
+from runtime.trackers.base import Artifact
 
 PACKAGES = (
     "undertone torch torchvision transformers trl accelerate peft datasets deepspeed tokenizers safetensors numpy scipy "
@@ -55,6 +56,15 @@ def _machine() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "ranks": int(os.environ.get("WORLD_SIZE", "1")),
     }
+
+
+def note_lineage(run: Path, stage: str, used: Sequence[Artifact], made: Sequence[Artifact]) -> None:
+    """Write down in `run/manifest.json`, under `lineage`, what a stage has read and written."""
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    lines = [{a.name: {"path": str(a.path), "sha256": dict(a.hashes)} for a in some} for some in (used, made)]
+    manifest.setdefault("lineage", {})[stage] = dict(zip(("used", "made"), lines, strict=True))
+    write_json(path, manifest)
 
 
 def write_manifest(

@@ -29,6 +29,8 @@ def run(session: Session) -> dict[str, Any]:
         )
     init = Path(settings.init) if settings.init else base_model(session.model)
 
+    inputs = {"chains": chains} | ({"init": init} if isinstance(init, Path) else {})
+
     def work() -> dict[str, Any]:
         seed_everything(session.seed)
         root, task = session.data.root, session.task
@@ -37,10 +39,12 @@ def run(session: Session) -> dict[str, Any]:
         processor = load_processor(session.model, init)
         model = load_model(session.model, init, train=True)
         cut = len(examples) - held  # chains come in shuffled order, so the last ones are a fair sample
-        with session.tracker("sft"):
-            return train("sft", model, processor, examples[:cut], examples[cut:], settings, folder, session.seed)
+        parts = (examples[:cut], examples[cut:])
+        with session.tracker("sft", inputs) as tracker:
+            result = train("sft", model, processor, *parts, settings, folder, session.seed, tracker)
+            tracker.made("model", folder / "final")
+            return result
 
-    inputs = {"chains": chains} | ({"init": init} if isinstance(init, Path) else {})
     return run_stage(folder, session.settings(sft=settings), inputs, work)
 
 

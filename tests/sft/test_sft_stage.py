@@ -15,7 +15,7 @@ from sft.config import SFTConfig
 from tasks.record import Record, write_records
 from tasks.studio.task import caption
 
-RUN = RunConfig("run", "", 0, 0.0, [], "undertone", [])
+RUN = RunConfig("run", "", 0, 0.0, [], "undertone", [], 10, 16)
 
 
 @pytest.fixture
