@@ -90,7 +90,7 @@ class Artifact:
 
 
 class Backend(ABC):
-    """A run in one place. The steps it is told never fall, also across continuations of the stage; its id stays."""
+    """A run in one place. Its id stays when the stage is continued; the steps of an attempt never fall."""
 
     @abstractmethod
     def row(self, step: int, values: Mapping[str, float]) -> None:

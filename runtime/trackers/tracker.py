@@ -2,8 +2,8 @@
 
 A back end only takes rows on, so a row that was sent before a kill must not be sent again when its step is repeated, and one
 that was lost must be. What a back end surely has is kept beside the stage, in `trackers.json`: {"wandb": {"id", "step"}, ...}.
-It writes to disk twice a second, so that a row is safe after SAFE seconds; what a kill leaves unsure is sent again. Twice the
-same step, but nothing out of order and nothing missing.
+It writes to disk twice a second, so that a row is safe after SAFE seconds; what a kill leaves unsure is sent again. So each
+attempt begins where the last one was safe, the steps of those last seconds may be there twice, and none is missing.
 """
 
 import json
