@@ -30,7 +30,8 @@ class ShowRollouts(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         """Show the rollouts that this step has learnt from."""
         step = state.global_step
-        if state.is_world_process_zero and (step == 1 or step % self.every == 0):
+        if self.show.tracker.wants(step) and (step == 1 or step % self.every == 0):
             sampled = (step - 1) // self.iterations * self.iterations
             rows = read_jsonl(self.rollouts / f"step_{sampled:06d}_rank0.jsonl")
-            self.show.table(step, "completions", chosen(self.records, rows, leave=()))
+            said = [{"completion": row["text"], **row} for row in rows]
+            self.show.table(step, "completions", chosen(self.records, said, leave=("text",)))  # a view may be called so

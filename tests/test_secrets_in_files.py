@@ -1,6 +1,7 @@
 """Planted keys: every verb runs with trackers on, one run crashes with a key in its text, and no byte of any file holds one."""
 
 import gzip
+import os
 import sqlite3
 import subprocess
 import sys
@@ -52,12 +53,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Out
         **KEYS,
     }
     arguments = [*SMALL, f"hydra.run.dir={folder / 'run'}", "hydra.output_subdir=.hydra"]
-    done = {verb: call(verb, arguments, folder / f"{verb}.log", environment) for verb in VERBS}
+    done = {verb: run(["-m", verb, *arguments], folder / f"{verb}.log", environment) for verb in VERBS}
     crash = [*SMALL, f"hydra.run.dir={folder / 'crash'}", f"sft.chains={folder / 'run' / 'synth' / 'chains.jsonl'}"]
-    with (folder / "crash.log").open("wb") as log:
-        command = [sys.executable, "-c", CRASH, *crash]
-        ended = subprocess.run(command, cwd=ROOT, env=_with(environment), stdout=log, stderr=log)
-    done["crash"] = Outcome(ended.returncode, (folder / "crash.log").read_text())
+    done["crash"] = run(["-c", CRASH, *crash], folder / "crash.log", environment)
     for name, arguments in {
         "override": [*SMALL, f"hydra.run.dir={folder / 'refused'}", f"+teacher.api_key={OVERRIDE}"],
         "sweep": ["-m", *SMALL, f"hydra.sweep.dir={folder / 'refused'}", f"teacher.api_key_env={OVERRIDE}"],
@@ -66,10 +64,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Out
     return folder, done
 
 
-def _with(environment: dict[str, str]) -> dict[str, str]:
-    import os
-
-    return {**os.environ, **environment}
+def run(program: list[str], log: Path, environment: dict[str, str]) -> Outcome:
+    """Not forked from the server of tests/verbs.py, which has imported trackio: that reads TRACKIO_DIR when it is imported."""
+    with log.open("wb") as out:
+        done = subprocess.run(
+            [sys.executable, *program], cwd=ROOT, env={**os.environ, **environment}, stdout=out, stderr=out
+        )
+    return Outcome(done.returncode, log.read_text())
 
 
 def pieces(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -164,5 +165,6 @@ def test_the_trackers_hold_completions_chains_and_answers_beside_their_clips(pla
         row for row in trackio_run(trackio, "undertone", "studio-tiny_omni-seed0/rl-")["rows"] if "completions" in row
     ][1]
     for cell, row in zip(second["completions"]["_value"], said, strict=False):
-        assert (cell["step"], cell["uid"], cell["text"], cell["reward"]) == (2, row["uid"], row["text"], row["reward"])
+        assert (cell["step"], cell["uid"], cell["completion"]) == (2, row["uid"], row["text"])
+        assert cell["reward"] == row["reward"] and cell["text"] != row["text"]
         assert {f"parts/{part}": value for part, value in row["parts"].items()}.items() <= cell.items()

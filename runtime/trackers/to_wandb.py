@@ -19,6 +19,7 @@ class WandB(Backend):
         self._placed = DATA not in os.environ
         if self._placed:  # else the clips of tables would lie in the home directory until they are uploaded
             os.environ[DATA] = str(about.folder / "wandb")
+        wandb.setup(wandb.Settings(silent=True))  # before it advertises Weave where it sees openai
         offline = "WANDB_MODE" not in os.environ and not os.environ.get("WANDB_API_KEY")
         self._run = wandb.init(
             project=about.project,
