@@ -31,14 +31,14 @@ class Crash(Exception):
     """A bug whose traceback held a secret; its text is that traceback without it."""
 
 
-def verb(config_name: str) -> Callable[[Callable[[DictConfig], T]], Callable[[], None]]:
+def verb(config_name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
     """Make a Hydra app of the body of a command; `config_name` is the file in `conf/`.
 
     Overrides that hold a secret are refused before Hydra sees them: a sweep writes them to `multirun.yaml` first of all, and
     `hydra.output_subdir` to two more files.
     """
 
-    def decorate(main: Callable[[DictConfig], T]) -> Callable[[], None]:
+    def decorate(main: Callable[[DictConfig], object]) -> Callable[[], None]:
         app = hydra.main(version_base=None, config_path=CONF, config_name=config_name)(command(main))
 
         @functools.wraps(main)

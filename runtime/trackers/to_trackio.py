@@ -6,6 +6,7 @@ Its files are where trackio keeps those of all runs, in TRACKIO_DIR or its own d
 import io
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from typing import Any
 
 import trackio
 
@@ -39,9 +40,9 @@ class Trackio(Backend):
             for column, cell in row.items():
                 if isinstance(cell, Clip) and cell not in seen:
                     seen[cell] = f"{name}/{column}_{sum(key.startswith(f'{name}/{column}_') for key in seen.values())}"
-        data = [{c: seen[v] if isinstance(v, Clip) else v for c, v in row.items()} for row in rows]
+        data: list[list[Any]] = [[seen[v] if isinstance(v, Clip) else v for v in row.values()] for row in rows]
         media = {key: _media(clip) for clip, key in seen.items()}
-        self._run.log({STEP: step, name: trackio.Table(data=data), **media}, step=step)
+        self._run.log({STEP: step, name: trackio.Table(columns=list(rows[0]), data=data), **media}, step=step)
 
     def used(self, artifact: Artifact) -> None:
         """See `Backend`. What no run of this project has made is noted as it is found."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import wandb
 
@@ -51,8 +52,8 @@ class WandB(Backend):
 
     def table(self, step: int, name: str, rows: Sequence[Mapping[str, Cell]]) -> None:
         """See `Backend`. Each step's table is a file of its own, so that none takes another's place."""
-        columns = list(rows[0])
-        data = [[_cell(row[column]) for column in columns] for row in rows]
+        columns: list[Any] = list(rows[0])
+        data: list[Any] = [[_cell(row[column]) for column in columns] for row in rows]
         self._run.log({STEP: step, name: wandb.Table(columns=columns, data=data, allow_mixed_types=True)})
 
     def used(self, artifact: Artifact) -> None:
