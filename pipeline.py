@@ -7,7 +7,6 @@ The only file that knows all verbs.
 
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 import data_synth.stage
@@ -24,7 +23,7 @@ from rl.config import HintConfig, RLConfig
 from runtime.cluster import ClusterConfig
 from runtime.config import make, section
 from runtime.files import write_json
-from runtime.main import CONF, command
+from runtime.main import verb
 from sft.config import SFTConfig
 from sft.perception import base_model
 from tasks.studio.task import Studio, oracles
@@ -93,8 +92,7 @@ def studio_oracles(session: Session) -> dict[str, dict[str, float]]:
     return {name: session.task.metrics(gold, said) for name, said in answers.items()}
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="pipeline")
-@command
+@verb("pipeline")
 def main(cfg: DictConfig) -> None:
     """Run everything that is not done yet, print the table, write the report."""
     check(cfg)

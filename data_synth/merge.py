@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from data_synth.config import SynthConfig
@@ -22,7 +21,7 @@ from data_synth.teacher import Teacher
 from models.session import Session, open_session
 from runtime.config import make
 from runtime.errors import StageError
-from runtime.main import CONF, command
+from runtime.main import verb
 from runtime.run import finished, run_stage
 
 
@@ -94,8 +93,7 @@ def merge(
     return write_files(InOrder(shards), settings, folder) | spent | {"stopped": None}
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="synth")
-@command
+@verb("synth")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     print(run(open_session(cfg, stream=True)))

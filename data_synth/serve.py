@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
@@ -22,7 +21,7 @@ from models.load import ModelConfig, base_checkpoint, cache_folder, load_model, 
 from runtime.config import section
 from runtime.errors import ConfigError
 from runtime.files import write_json
-from runtime.main import CONF, command
+from runtime.main import verb
 
 VLLM = [
     *("--worker-extension-cls", "models.engine.vllm_worker.PolicyWorker"),  # mends sound inside a video
@@ -79,8 +78,7 @@ def server(model: ModelConfig, cfg: ServeConfig) -> list[str]:
     return [sys.executable, *program, "--dtype", model.dtype, *VLLM, *address, *cfg.options]
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="serve")
-@command
+@verb("serve")
 def main(cfg: DictConfig) -> None:
     """Become the server."""
     own = {"serve": {key: cfg[key] for key in ("backend", "checkpoint", "host", "port", "options")}}

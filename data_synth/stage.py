@@ -3,21 +3,24 @@
 With `synth.shard=i/n` it works for one of n workers, in `synth/shard-i-of-n`; `python -m data_synth.merge` brings them together.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from data_synth.config import SynthConfig
 from data_synth.run import synthesize
 from data_synth.sheet import write_sheet
 from data_synth.teacher import Teacher
+from evaluation.show import Show
 from models.session import Session, open_session
 from runtime.config import make
-from runtime.main import CONF, command
+from runtime.main import verb
 from runtime.run import run_stage
+from runtime.trackers.tracker import Tracker
+from tasks.record import Record, record_from_line, record_lines
 
 
 def run(session: Session) -> dict[str, Any]:
@@ -30,19 +33,40 @@ def run(session: Session) -> dict[str, Any]:
     teacher: Teacher = make(session.cfg, "teacher")
     folder = shard_folder(session, settings)
 
-    def work() -> dict[str, Any]:
-        result = synthesize(session.task, session.data, teacher, settings, folder)
-        if settings.shard is None:
-            write_sheet(folder, session.records, session.data.root, session.task, result, settings.seed)
-        return result
+    inputs = {"records": session.records}
 
-    result = run_stage(folder, made_from(session, settings, teacher), {"records": session.records}, work, anew=True)
+    def work() -> dict[str, Any]:
+        with session.tracker(str(folder.relative_to(session.folder)), inputs) as tracker:
+            result = synthesize(session.task, session.data, teacher, settings, folder)
+            if settings.shard is None:
+                write_sheet(folder, session.records, session.data.root, session.task, result, settings.seed)
+            _tell(session, folder / "chains.jsonl", tracker, result)
+            return result
+
+    result = run_stage(folder, made_from(session, settings, teacher), inputs, work, anew=True)
     if result["stopped"]:
         print(
             f"the budget is spent: {result['accepted']} chains of {result['asked']} records so far; "
             "raise teacher.budget and call again to go on"
         )
     return result
+
+
+def _tell(session: Session, chains: Path, tracker: Tracker, result: dict[str, Any]) -> None:
+    """Counts, and the first chains beside their clips."""
+    rejected = {f"synth/rejected/{reason}": count for reason, count in result["rejected"].items()}
+    counts = {f"synth/{name}": result[name] for name in ("asked", "accepted", "requests", "tokens", "cost")}
+    tracker.row(tracker.next, counts | rejected)
+    show = Show(tracker, session.data.root, chains.parent / "shown", session.run.table_rows)
+    show.table(tracker.next, "chains", first_chains(chains))
+    tracker.made("dataset", chains)
+
+
+def first_chains(path: Path) -> Iterator[tuple[Record, dict[str, Any]]]:
+    """Records with their chains, read when they are asked for."""
+    for _, number, line in record_lines(path):
+        record = record_from_line(path, number, line)
+        yield record, {"chain": record.rationale}
 
 
 def shard_folder(session: Session, settings: SynthConfig) -> Path:
@@ -57,8 +81,7 @@ def made_from(session: Session, settings: SynthConfig, teacher: Teacher) -> dict
     return asked | {"teacher": {"name": teacher.name, **teacher.settings()}}
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="synth")
-@command
+@verb("synth")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     print(run(open_session(cfg, stream=True)))

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-import hydra
 from omegaconf import DictConfig
 
 from evaluation.grading import RewardConfig, make_grader
@@ -28,7 +27,7 @@ from rewards.claims import LEVELS, NAMES
 from rewards.total import reward
 from runtime.errors import StageError
 from runtime.files import read_jsonl, write_json
-from runtime.main import CONF, command
+from runtime.main import verb
 from tasks.base import Dataset, Grade, Task
 from tasks.dc import Answer, render
 from tasks.record import Record
@@ -228,8 +227,7 @@ def run(session: Session) -> dict[str, tuple[Kind, float]]:
     return found
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="eval")
-@command
+@verb("eval")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     session = open_session(cfg)

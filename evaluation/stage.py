@@ -4,19 +4,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig
 
 from evaluation.grading import ExplanationConfig, make_grader
 from evaluation.report import print_table
 from evaluation.run import EvalConfig, evaluate
+from evaluation.show import Show, chosen, numbers
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from runtime.errors import StageError
-from runtime.main import CONF, command
+from runtime.files import read_jsonl
+from runtime.main import verb
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
+from runtime.trackers.tracker import Tracker
 
 WHOLE_ONLY = ("base", "sft")
 """Stations on the way to the policy: no modality is silenced for them."""
@@ -38,21 +40,35 @@ def run(session: Session, name: str, checkpoint: Path | str) -> dict[str, Any]:
     explanation = session.section("explanation", ExplanationConfig)
     folder = session.folder / "eval" / name
 
+    inputs = {"records": session.records} | ({"checkpoint": checkpoint} if isinstance(checkpoint, Path) else {})
+
     def work() -> dict[str, Any]:
         seed_everything(session.seed)
         processor = load_processor(session.model, checkpoint)
         model = load_model(session.model, checkpoint, train=False)
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # as the Trainer does by itself; not run on a GPU yet
         grade = make_grader(session).grade
-        return evaluate(session.task, model, processor, session.data, settings, folder, session.seed, grade)
+        with session.tracker(f"eval/{name}", inputs) as tracker:
+            result = evaluate(session.task, model, processor, session.data, settings, folder, session.seed, grade)
+            _tell(session, settings, folder, tracker, result)
+            return result
 
-    inputs = {"records": session.records} | ({"checkpoint": checkpoint} if isinstance(checkpoint, Path) else {})
     stated = session.settings(eval=replace(settings, init=None), explanation=explanation)
     return run_stage(folder, stated, inputs, work)
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="eval")
-@command
+def _tell(session: Session, settings: EvalConfig, folder: Path, tracker: Tracker, result: dict[str, Any]) -> None:
+    """Metrics, and the first predictions beside their clips."""
+    predictions = folder / "predictions.jsonl"
+    records = session.data.split(settings.split)
+    show = Show(tracker, session.data.root, folder / "shown", session.run.table_rows)
+    tracker.row(tracker.next, numbers(result, settings.split))
+    left = ("group", "gold", "text", "media", "meta")
+    show.table(tracker.next, "predictions", chosen(records, read_jsonl(predictions), leave=left))
+    tracker.made("result", predictions)
+
+
+@verb("eval")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     session = open_session(cfg, parent=cfg.eval.init)

@@ -22,6 +22,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionMessage
 from models.budget import NO_LIMITS, Budget, Spent
 from models.throttle import Place, Throttle
 from runtime.errors import ConfigError, StageError
+from runtime.secrets import check_variable, redact_text
 
 PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before the second attempt, doubled for each one after it, and its bound; the half of it is left to chance."""
@@ -57,10 +58,10 @@ class ServerError(StageError):
 
 
 class _Failure(Exception):
-    """One attempt went wrong, and it was not the item's fault."""
+    """One attempt went wrong, and it was not the item's fault. What a server says of it may repeat the key."""
 
     def __init__(self, kind: str, detail: str, again: bool = True, wish: float | None = None) -> None:
-        self.kind, self.detail, self.again, self.wish = kind, detail, again, wish
+        self.kind, self.detail, self.again, self.wish = kind, redact_text(detail), again, wish
 
 
 def check_chat(
@@ -126,6 +127,8 @@ class Chat:
         budget: Budget | None = None,
     ) -> None:
         check_chat(name, base_url, temperature, max_tokens, concurrency, retries, timeout)
+        if api_key_env is not None:
+            check_variable(f"{name}.api_key_env", api_key_env)
         if api_key_env is not None and not os.environ.get(api_key_env):
             raise ConfigError(
                 f"{name}.api_key_env: the environment variable {api_key_env!r} is not set; export the key in it, or set "
@@ -203,7 +206,7 @@ class Chat:
             openai.BadRequestError,
             openai.UnprocessableEntityError,
         ) as error:  # this item's fault, not the server's
-            return [Reply(None, f"refused: {error.message[:LONGEST_REASON]}")]
+            return [Reply(None, f"refused: {redact_text(error.message)[:LONGEST_REASON]}")]
         finally:
             self.budget.settle(most, used)
 

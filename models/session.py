@@ -1,8 +1,9 @@
 """What every verb needs first: run folder, seed, task, records with unreadable media set aside, model settings."""
 
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from models.processor import Processor
 from runtime.config import check_sections, make, section
 from runtime.errors import ConfigError, MediaError
 from runtime.files import read_jsonl, write_json, write_jsonl
-from runtime.logs import wandb_run
-from runtime.manifest import redact, write_manifest
+from runtime.manifest import note_lineage, write_manifest
+from runtime.secrets import redact
 from runtime.seeds import seed_everything, set_threads
+from runtime.trackers.base import About
+from runtime.trackers.tracker import TRACKERS, Tracker, open_tracker
 from tasks.base import Dataset, Message, Task
 from tasks.record import Record
 
@@ -52,10 +55,15 @@ class RunConfig:
     report_to: list[str]
     project: str
     tags: list[str]
+    table_every: int
+    table_rows: int
 
     def __post_init__(self) -> None:
-        if unknown := sorted(set(self.report_to) - {"wandb"}):
-            raise ConfigError(f"run.report_to: [] or [wandb]; got {unknown}; mend the config")
+        if unknown := sorted(set(self.report_to) - set(TRACKERS)):
+            raise ConfigError(f"run.report_to: some of {list(TRACKERS)}; got {unknown}; mend the config")
+        if self.table_every < 1 or self.table_rows < 0:
+            got = f"table_every={self.table_every} table_rows={self.table_rows}"
+            raise ConfigError(f"run: table_every 1 or more, table_rows 0 or more; got {got}; mend the config")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +88,28 @@ class Session:
         """A typed section of the config; see `runtime.config.section`."""
         return section(self.cfg, name, schema)
 
-    def tracker(self, stage: str) -> AbstractContextManager[Any]:
-        """A W&B run around a stage, when `run.report_to` asks for one."""
-        return wandb_run(
-            self.run.report_to,
-            self.folder / stage,
-            project=self.run.project,
-            group=self.run.name,
-            job_type=stage,
-            tags=self.run.tags,
-            config=OmegaConf.to_container(self.cfg, resolve=True),  # type: ignore[arg-type]
-        )
+    @contextmanager
+    def tracker(self, stage: str, inputs: Mapping[str, Path]) -> Iterator[Tracker]:
+        """What a stage tells `run.report_to` while it works; what it has read and written is in the manifest afterwards.
+
+        Args:
+            stage: its folder in that of the run.
+            inputs: files or checkpoint folders it reads.
+        """
+        config: Any = redact(OmegaConf.to_container(self.cfg, resolve=True))
+        first = int(os.environ.get("RANK", "0")) == 0  # who has written the manifest
+        if first:
+            attempt = json.loads((self.folder / "manifest.json").read_text())["attempts"][-1]
+            config |= {
+                "manifest": {k: attempt[k] for k in ("config", "parent", "git", "python", "packages", "machine")}
+            }
+        about = About(self.run.project, self.run.name, stage, self.run.tags, config, self.folder / stage)
+        with open_tracker(self.run.report_to, self.folder, about) as tracker:
+            for path in inputs.values():
+                tracker.used(path)
+            yield tracker
+        if first:
+            note_lineage(self.folder, stage, tracker.inputs, tracker.outputs)
 
     def settings(self, **sections: Any) -> dict[str, Any]:
         """What decides the result of a stage: seed, task, model, and the given sections."""

@@ -5,22 +5,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from omegaconf import DictConfig
 
 from evaluation.canaries import common_answer, margins
 from evaluation.grading import ExplanationConfig, RewardConfig, make_grader
 from evaluation.run import EvalConfig, measure
+from evaluation.show import Show
 from models.engine.config import EngineConfig, make_engine
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from rl.config import HintConfig, RLConfig
 from rl.hints.forms import QUOTING
+from rl.show import ShowRollouts
 from rl.train import train
 from runtime.cluster import ClusterConfig
 from runtime.errors import StageError
-from runtime.main import CONF, command
+from runtime.main import verb
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 from tasks.record import Record, read_records
@@ -50,6 +51,8 @@ def run(session: Session) -> dict[str, Any]:
             "`python -m data_synth` with the same settings first, or name a file with rl.chains=FILE"
         )
 
+    inputs = {"records": session.records, "init": init} | ({"chains": chains} if quoting else {})
+
     def work() -> dict[str, Any]:
         seed_everything(session.seed)
         data, task = session.data, session.task
@@ -69,12 +72,17 @@ def run(session: Session) -> dict[str, Any]:
         def measure_dev(policy: torch.nn.Module, said: Path | None) -> dict[str, float]:
             return measure(task, policy, processor, dev, data.root, evaluation, said, watch)
 
-        with session.tracker("rl"):
-            return train(
+        with session.tracker("rl", inputs) as tracker:
+            train_set, rows = data.split("train"), session.run.table_rows
+            show = Show(tracker, data.root, folder / "shown", rows)
+            completions = ShowRollouts(
+                show, train_set, folder / "rollouts", session.run.table_every, settings.iterations
+            )
+            result = train(
                 model,
                 processor,
                 task,
-                data.split("train"),
+                train_set,
                 data.root,
                 settings,
                 hint,
@@ -86,16 +94,18 @@ def run(session: Session) -> dict[str, Any]:
                 partial(make_engine, engine, session.model, init, folder / "engine", session.seed),
                 grader.grade,
                 cluster,
+                tracker,
+                [completions],
             )
+            tracker.made("model", folder / "final")
+            return result
 
-    inputs = {"records": session.records, "init": init} | ({"chains": chains} if quoting else {})
     return run_stage(
         folder, session.settings(rl=settings, hint=hint, reward=reward, explanation=explanation), inputs, work
     )
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="rl")
-@command
+@verb("rl")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     print(run(open_session(cfg, parent=cfg.rl.init)))

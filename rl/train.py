@@ -21,6 +21,7 @@ from runtime.errors import StageError
 from runtime.files import read_jsonl
 from runtime.logs import MetricsCallback
 from runtime.signals import StopTogether
+from runtime.trackers.tracker import Tracker
 from tasks.base import Grade, Task
 from tasks.record import Record
 
@@ -70,6 +71,8 @@ def train(
     engine: MakeEngine = HFEngine,
     grade: Grade | None = None,
     cluster: ClusterConfig = PLAIN,
+    tracker: Tracker | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict[str, Any]:
     """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`.
 
@@ -89,6 +92,8 @@ def train(
         engine: makes what samples.
         grade: scores completions; None: `task.grade`, which does not read explanations.
         cluster: how the ranks share the memory.
+        tracker: gets every row of metrics.jsonl.
+        callbacks: more of them, called before the policy is measured on dev.
 
     Returns:
         Number of steps, and what `hint_summary` and `parity_summary` make of the logged steps.
@@ -119,7 +124,7 @@ def train(
         references,
         folder,
         seed,
-        [MetricsCallback(folder / "metrics.jsonl", "rl", shown)],
+        [MetricsCallback(folder / "metrics.jsonl", "rl", shown, tracker), *callbacks],
         engine,
         grade,
         cluster,

@@ -1,24 +1,16 @@
-"""Where numbers go while training: a line on the console, a line in metrics.jsonl, and W&B when asked for."""
+"""Where numbers go while training: a line on the console, a line in metrics.jsonl, and a row for the trackers."""
 
 import json
 import math
-import os
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from runtime.files import write_jsonl
-from runtime.manifest import redact
-
-if TYPE_CHECKING:
-    import wandb
-
-_run: "wandb.Run | None" = None  # the open W&B run of this process, as `wandb.run` is one per process
+from runtime.trackers.tracker import Tracker
 
 
 def _clock(seconds: float) -> str:
@@ -38,12 +30,20 @@ class MetricsCallback(TrainerCallback):
         path: the metrics.jsonl of one stage.
         name: of the stage, for the console.
         show: what the console line shows of a row, where the row has it.
+        tracker: gets every row of the file, those of a former attempt that it lacks included.
     """
 
-    def __init__(self, path: Path, name: str, show: Sequence[str] = ("loss", "reward", "eval_loss")) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        show: Sequence[str] = ("loss", "reward", "eval_loss"),
+        tracker: Tracker | None = None,
+    ) -> None:
         self.path = path
         self.name = name
         self.show = show
+        self.tracker = tracker
         self._first = 0
         self._start = 0.0
         self._kept: set[frozenset[str]] = set()
@@ -57,6 +57,8 @@ class MetricsCallback(TrainerCallback):
             rows = [row for row in _whole_rows(self.path) if row["step"] <= self._first]
             self._kept = {frozenset(row) for row in rows if row["step"] == self._first}
             write_jsonl(self.path, rows)
+            for row in rows:
+                self._tell(row)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Log where a checkpoint is written: a running mean is not part of it, so a continued run would show another one."""
@@ -82,9 +84,12 @@ class MetricsCallback(TrainerCallback):
             return  # what is logged when training begins was logged before the interruption, too
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, allow_nan=False) + "\n")
-        if _run is not None:
-            _run.log({_wandb_name(k): v for k, v in row.items()})
+        self._tell(row)
         self._print(state, numbers)
+
+    def _tell(self, row: Mapping[str, Any]) -> None:
+        if self.tracker is not None:
+            self.tracker.row(row["step"], {_shown(k): v for k, v in row.items() if k != "step"})
 
     def _print(self, state: TrainerState, numbers: Mapping[str, float]) -> None:
         parts = [f"{self.name} {state.global_step}/{state.max_steps}"]
@@ -101,74 +106,5 @@ def _whole_rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def _wandb_name(key: str) -> str:
-    if key == "step":
-        return "train/global_step"
+def _shown(key: str) -> str:
     return f"eval/{key.removeprefix('eval_')}" if key.startswith("eval_") else f"train/{key}"
-
-
-@contextmanager
-def wandb_run(
-    report_to: Sequence[str],
-    folder: Path,
-    *,
-    project: str,
-    group: str,
-    job_type: str,
-    tags: Sequence[str],
-    config: Mapping[str, Any],
-) -> Iterator["wandb.Run | None"]:
-    """A W&B run around a stage, filled by `MetricsCallback`; nothing at all unless `report_to` has "wandb".
-
-    Only rank 0 opens one. Without WANDB_API_KEY (and WANDB_MODE) it is offline, and the command that uploads it is printed.
-    The id is kept in `folder/wandb_id`, so a continued stage continues its run; rows carry `train/global_step`, because
-    W&B's own step starts again offline.
-
-    Args:
-        report_to: names of trackers, as in `TrainingArguments`.
-        folder: of the stage; W&B's files go to `folder/wandb`.
-        project: the W&B project.
-        group: what is compared together, usually the name of the run or sweep.
-        job_type: the stage.
-        tags: free labels.
-        config: the resolved config; secrets are redacted.
-    """
-    global _run
-    if "wandb" not in report_to or int(os.environ.get("RANK", "0")):
-        yield None
-        return
-    import wandb
-
-    offline = "WANDB_MODE" not in os.environ and not os.environ.get("WANDB_API_KEY")
-    id_file = folder / "wandb_id"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not id_file.is_file():
-        id_file.write_text(uuid.uuid4().hex[:8])
-    run = wandb.init(
-        project=project,
-        group=group,
-        job_type=job_type,
-        tags=list(tags),
-        name=f"{group}/{job_type}",
-        id=id_file.read_text(),
-        resume="allow",
-        dir=folder,
-        config=redact(config),
-        mode="offline" if offline else None,
-        # the default of 15 s loses the last rows, or a whole short run, on SIGKILL
-        settings=wandb.Settings(x_transaction_log_flush_interval=0.5, console="off", silent=True),
-    )
-    run.define_metric("train/global_step")
-    run.define_metric("*", step_metric="train/global_step")
-    if offline:
-        print(f"W&B is offline (no WANDB_API_KEY); to upload: wandb sync {Path(run.dir).parent}", flush=True)
-    _run = run
-    try:
-        yield run
-    except BaseException:
-        run.finish(exit_code=1)
-        raise
-    else:
-        run.finish()
-    finally:
-        _run = None

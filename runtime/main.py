@@ -1,19 +1,25 @@
-"""How a command ends when a user's mistake stopped it: one line that says so, and exit code 1, without a traceback."""
+"""How a command begins and ends.
+
+A user's mistake ends it with one line that says so and exit code 1, without a traceback. No secret is let in, and none out.
+"""
 
 import functools
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import datasets
-from omegaconf import DictConfig
+import hydra
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils import logging as transformers_logging
 
 from runtime.errors import UndertoneError
+from runtime.secrets import redact_text, refuse_in_command, refuse_in_config
 
 CONF = str(Path(__file__).parents[1] / "conf")
 """Every command's `config_path`. Absolute, because Hydra takes a relative one of `python -m sft` for a package."""
@@ -21,18 +27,51 @@ CONF = str(Path(__file__).parents[1] / "conf")
 T = TypeVar("T")
 
 
+class Crash(Exception):
+    """A bug whose traceback held a secret; its text is that traceback without it."""
+
+
+def verb(config_name: str) -> Callable[[Callable[[DictConfig], object]], Callable[[], None]]:
+    """Make a Hydra app of the body of a command; `config_name` is the file in `conf/`.
+
+    Overrides that hold a secret are refused before Hydra sees them: a sweep writes them to `multirun.yaml` first of all, and
+    `hydra.output_subdir` to two more files.
+    """
+
+    def decorate(main: Callable[[DictConfig], object]) -> Callable[[], None]:
+        app = hydra.main(version_base=None, config_path=CONF, config_name=config_name)(command(main))
+
+        @functools.wraps(main)
+        def run() -> None:
+            try:
+                refuse_in_command(sys.argv[1:])
+            except UndertoneError as error:
+                sys.exit(f"error: {error}")
+            app()
+
+        return run
+
+    return decorate
+
+
 def command(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Wrap the body of a Hydra app. Only errors that a user can mend are shortened; bugs keep their traceback."""
+    """Wrap the body of a Hydra app. Only errors that a user can mend are shortened; bugs keep their traceback, without secrets."""
 
     @functools.wraps(main)
     def run(cfg: DictConfig) -> T:
         quiet()
         try:
+            refuse_in_config(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
             return main(cfg)
         except UndertoneError as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {redact_text(str(error))}")
         except OmegaConfBaseException as error:
-            sys.exit(f"error: config: {str(error).splitlines()[0]}; mend the config")
+            sys.exit(f"error: config: {redact_text(str(error).splitlines()[0])}; mend the config")
+        except Exception as error:
+            told = "".join(traceback.format_exception(error))
+            if (shown := redact_text(told)) == told:
+                raise
+            raise Crash(shown) from None
 
     return run
 

@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,55 +15,13 @@ import torch
 
 from runtime.errors import StageError
 from runtime.files import digest, sha256, write_json
+from runtime.secrets import redact, redact_command
+from runtime.trackers.base import Artifact
 
 PACKAGES = (
     "undertone torch torchvision transformers trl accelerate peft datasets deepspeed tokenizers safetensors numpy scipy "
     "librosa av vllm"
 ).split()
-HIDDEN = "***"
-# `max_new_tokens` and `pad_token` are no secrets; `hf_token` is one, and so is a plain `token`.
-_SECRET = re.compile(
-    r"(^|_)(api_?key|access_key|secret(_key)?|password|passwd|credentials?|(access|auth|api|bearer|hf)_token)$|^token$",
-    re.I,
-)
-
-
-def _is_secret(key: str) -> bool:
-    return _SECRET.search(key.strip("-+~ ").replace("-", "_").rpartition(".")[2]) is not None
-
-
-def redact(value: Any) -> Any:
-    """A copy of a config without its secrets.
-
-    Values of keys that name one (`api_key`, `hf_token`, `password`, ...) become `***`, and so does, wherever it stands, the
-    value of an environment variable with such a name. None and empty strings stay: they say that there was none.
-    """
-    if isinstance(value, Mapping):
-        return {k: HIDDEN if item and _is_secret(str(k)) else redact(item) for k, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [redact(item) for item in value]
-    if isinstance(value, str):
-        for name, secret in os.environ.items():
-            if len(secret) >= 8 and _is_secret(name):  # shorter ones would blot out ordinary words
-                value = value.replace(secret, HIDDEN)
-    return value
-
-
-def redact_command(arguments: Sequence[str]) -> list[str]:
-    """Command line arguments without secrets: `a.api_key=X`, `--token X`, `--token=X` and `a={api_key: X}`."""
-    shown: list[str] = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if shown and shown[-1].startswith("-") and "=" not in shown[-1] and _is_secret(shown[-1]):
-            shown.append(HIDDEN)
-        elif equals and value and _is_secret(key):
-            shown.append(f"{key}={HIDDEN}")
-        else:
-            inside = re.sub(
-                r"([\w-]+)(\s*:\s*)([^,}\]]+)", lambda m: m[1] + m[2] + (HIDDEN if _is_secret(m[1]) else m[3]), argument
-            )
-            shown.append(redact(inside))
-    return shown
 
 
 def _git() -> dict[str, Any] | None:
@@ -99,6 +56,15 @@ def _machine() -> dict[str, Any]:
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "ranks": int(os.environ.get("WORLD_SIZE", "1")),
     }
+
+
+def note_lineage(run: Path, stage: str, used: Sequence[Artifact], made: Sequence[Artifact]) -> None:
+    """Write down in `run/manifest.json`, under `lineage`, what a stage has read and written."""
+    path = run / "manifest.json"
+    manifest = json.loads(path.read_text())
+    lines = [{a.name: {"path": str(a.path), "sha256": dict(a.hashes)} for a in some} for some in (used, made)]
+    manifest.setdefault("lineage", {})[stage] = dict(zip(("used", "made"), lines, strict=True))
+    write_json(path, manifest)
 
 
 def write_manifest(

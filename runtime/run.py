@@ -21,17 +21,20 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix.rstrip("."): value}
 
 
+def contents(name: str, path: Path) -> dict[str, str]:
+    """First 16 digits of the SHA-256 of a file; for a checkpoint folder, of each of its weight and config files. By file name.
+
+    Raises:
+        StageError: when nothing is there; `name` says what was looked for.
+    """
+    files = [path] if path.is_file() else sorted(p for p in path.glob("*.*") if p.suffix in (".safetensors", ".json"))
+    if not files:
+        raise StageError(f"input {name!r}: nothing at {path}; run the stage that writes it, or mend the path")
+    return {file.name: sha256(file)[:16] for file in files}
+
+
 def _describe(inputs: Mapping[str, Path]) -> dict[str, str]:
-    """Content hash of each input file; for a checkpoint folder, of its weight and config files."""
-    found = {}
-    for name, path in inputs.items():
-        files = (
-            [path] if path.is_file() else sorted(p for p in path.glob("*.*") if p.suffix in (".safetensors", ".json"))
-        )
-        if not files:
-            raise StageError(f"input {name!r}: nothing at {path}; run the stage that writes it, or mend the path")
-        found[name] = "+".join(sha256(f)[:16] for f in files)
-    return found
+    return {name: "+".join(contents(name, path).values()) for name, path in inputs.items()}
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 from filelock import FileLock
 from omegaconf import DictConfig
 
 from models.load import ModelConfig, base_checkpoint, cache_folder, load_model, load_processor
 from runtime.config import section
 from runtime.files import digest
-from runtime.main import CONF, command
+from runtime.main import verb
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 from sft.config import SFTConfig
@@ -97,8 +96,7 @@ def base_model(cfg: ModelConfig) -> Path | str:
     return folder / "final"
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="sft")
-@command
+@verb("sft")
 def main(cfg: DictConfig) -> None:
     """Build the base model and print where it is."""
     print(base_model(section(cfg, "model", ModelConfig)))

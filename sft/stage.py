@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from runtime.cluster import ClusterConfig
 from runtime.errors import StageError
-from runtime.main import CONF, command
+from runtime.main import verb
 from runtime.run import run_stage
 from runtime.seeds import seed_everything
 from sft.config import SFTConfig
@@ -32,6 +31,8 @@ def run(session: Session) -> dict[str, Any]:
         )
     init = Path(settings.init) if settings.init else base_model(session.model)
 
+    inputs = {"chains": chains} | ({"init": init} if isinstance(init, Path) else {})
+
     def work() -> dict[str, Any]:
         seed_everything(session.seed)
         root, task = session.data.root, session.task
@@ -40,17 +41,16 @@ def run(session: Session) -> dict[str, Any]:
         processor = load_processor(session.model, init)
         model = load_model(session.model, init, train=True)
         cut = len(examples) - held  # chains come in shuffled order, so the last ones are a fair sample
-        with session.tracker("sft"):
-            return train(
-                "sft", model, processor, examples[:cut], examples[cut:], settings, folder, session.seed, cluster
-            )
+        parts = (examples[:cut], examples[cut:])
+        with session.tracker("sft", inputs) as tracker:
+            result = train("sft", model, processor, *parts, settings, folder, session.seed, cluster, tracker)
+            tracker.made("model", folder / "final")
+            return result
 
-    inputs = {"chains": chains} | ({"init": init} if isinstance(init, Path) else {})
     return run_stage(folder, session.settings(sft=settings), inputs, work)
 
 
-@hydra.main(version_base=None, config_path=CONF, config_name="sft")
-@command
+@verb("sft")
 def main(cfg: DictConfig) -> None:
     """Entry point."""
     print(run(open_session(cfg, parent=cfg.sft.init)))

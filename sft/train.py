@@ -28,6 +28,7 @@ from runtime.cluster import PLAIN, ClusterConfig, deepspeed_settings
 from runtime.errors import StageError
 from runtime.logs import MetricsCallback
 from runtime.signals import StopTogether
+from runtime.trackers.tracker import Tracker
 from sft.config import SFTConfig
 from tasks.base import Message
 
@@ -106,6 +107,7 @@ def make_trainer(
     folder: Path,
     seed: int,
     cluster: ClusterConfig = PLAIN,
+    tracker: Tracker | None = None,
 ) -> MediaSFTTrainer:
     """TRL's trainer with our collator; `dev` may be empty, and then nothing is evaluated during training."""
     cuda = torch.cuda.is_available()
@@ -151,7 +153,7 @@ def make_trainer(
         eval_dataset=HFDataset.from_dict({"row": list(range(len(train), len(examples)))}) if dev else None,
         processing_class=processor.tokenizer,
         data_collator=Collator(processor, examples, args.device),  # type: ignore[arg-type]
-        callbacks=[MetricsCallback(folder / "metrics.jsonl", name), StopTogether()],
+        callbacks=[MetricsCallback(folder / "metrics.jsonl", name, tracker=tracker), StopTogether()],
     )
     trainer.remove_callback(PrinterCallback)  # MetricsCallback prints a line for people instead
     return trainer
@@ -167,8 +169,9 @@ def train(
     folder: Path,
     seed: int,
     cluster: ClusterConfig = PLAIN,
+    tracker: Tracker | None = None,
 ) -> dict[str, Any]:
-    """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`.
+    """Train (or go on from the newest checkpoint in `folder`) and write `folder/final`; `tracker` gets every row of metrics.jsonl.
 
     Returns:
         Number of examples and steps, last training loss and last evaluation loss (None without one).
@@ -178,7 +181,7 @@ def train(
     """
     if not train_set:
         raise StageError(f"{name}: no example to train on; look at the rejections of data_synth, or raise its limits")
-    trainer = make_trainer(name, model, processor, train_set, dev_set, cfg, folder, seed, cluster)
+    trainer = make_trainer(name, model, processor, train_set, dev_set, cfg, folder, seed, cluster, tracker)
     processor.prefetch(example.messages for example in [*train_set, *dev_set])
     trainer.go_on(folder / "checkpoints")
     if trainer.state.global_step < cfg.max_steps:

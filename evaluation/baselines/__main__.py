@@ -3,13 +3,12 @@
 import sys
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig
 
 from evaluation.baselines import classical, labels, regression
 from evaluation.score import align
 from models.session import open_session
-from runtime.main import CONF, command
+from runtime.main import verb
 
 STAGES = {"classical": classical.run, "regression": regression.run, "labels": labels.run}
 
@@ -33,8 +32,7 @@ def main() -> None:
         f"{sys.argv[0]} {name}"
     ]  # what is left is for Hydra, and the manifest still shows the whole command
 
-    @hydra.main(version_base=None, config_path=CONF, config_name="eval")
-    @command
+    @verb("eval")
     def app(cfg: DictConfig) -> None:
         session = open_session(cfg, parent=cfg.eval.init)
         result = STAGES[name](session)

@@ -31,7 +31,7 @@ from tasks.target import Class, Scalar
 
 Tiny = tuple[ModelConfig, torch.nn.Module, Processor]
 
-RUN = RunConfig("run", "", 0, 0.0, [], "undertone", [])
+RUN = RunConfig("run", "", 0, 0.0, [], "undertone", [], 10, 16)
 EVAL = EvalConfig("test", None, 8, 6, 0.0, [], 20, None)
 CLASSICAL = ClassicalConfig(folds=5, C=[1.0, 10.0], gamma=[1e-3])
 HEAD = RegressionConfig(

@@ -40,7 +40,9 @@ from tasks.studio.task import Studio
 from tasks.target import Scalar, Vector
 
 LOAD = Load(group=8, answer=64, context=4096, memory=80e9)
-RUN = RunConfig("run", "", 0, max_quarantined=1.0, report_to=[], project="undertone", tags=[])
+RUN = RunConfig(
+    "run", "", 0, max_quarantined=1.0, report_to=[], project="undertone", tags=[], table_every=10, table_rows=16
+)
 
 
 @pytest.fixture(scope="module")

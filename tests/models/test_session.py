@@ -16,7 +16,9 @@ from runtime.files import read_jsonl
 from tasks.base import Dataset
 from tasks.record import Media
 
-RUN = RunConfig("run", "", 0, max_quarantined=0.3, report_to=[], project="undertone", tags=[])
+RUN = RunConfig(
+    "run", "", 0, max_quarantined=0.3, report_to=[], project="undertone", tags=[], table_every=10, table_rows=16
+)
 
 
 @pytest.fixture
@@ -112,5 +114,9 @@ def test_the_size_of_the_cache_is_a_setting_that_decides_no_result(tiny, studio,
 
 
 def test_a_tracker_that_nothing_serves_is_refused():
-    with pytest.raises(ConfigError, match=r"run.report_to: \[\] or \[wandb\]; got \['trackio'\]; mend the config"):
-        replace(RUN, report_to=["trackio"])
+    said = r"run.report_to: some of \['wandb', 'trackio'\]; got \['mlflow'\]; mend the config"
+    with pytest.raises(ConfigError, match=said):
+        replace(RUN, report_to=["trackio", "mlflow"])
+    for change in ({"table_every": 0}, {"table_rows": -1}):
+        with pytest.raises(ConfigError, match="run: table_every 1 or more, table_rows 0 or more; got"):
+            replace(RUN, **change)

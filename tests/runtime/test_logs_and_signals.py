@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from runtime.logs import MetricsCallback, wandb_run
+from runtime.logs import MetricsCallback
 from runtime.signals import StopTogether
 
 STEPS = 8
@@ -177,28 +177,30 @@ def test_ranks_stop_at_the_same_step_when_one_of_them_is_told_to(tmp_path):
     assert "<0 3 True>" in done.stdout and "<1 3 True>" in done.stdout
 
 
-def open_wandb(folder, report_to=("wandb",)):
-    config = {"lr": 0.1, "api_key": "abc"}
-    return wandb_run(report_to, folder, project="p", group="g", job_type="sft", tags=["t"], config=config)
+class Told:
+    """A tracker that remembers what it was told."""
+
+    def __init__(self):
+        self.rows = []
+
+    def row(self, step, values):
+        self.rows.append({"step": step, **values})
 
 
-def test_no_tracker_is_opened_unless_it_was_asked_for(tmp_path):
-    with open_wandb(tmp_path, report_to=[]) as run:
-        assert run is None
-    assert list(tmp_path.iterdir()) == []
+def test_a_tracker_is_told_every_row_of_the_file_and_at_the_start_those_that_it_may_lack(tmp_path):
+    first, second = Told(), Told()
+    told_by(first, trainer(tmp_path, At(4, lambda: os.kill(os.getpid(), signal.SIGTERM)))).train()
+    told_by(second, trainer(tmp_path)).train(resume_from_checkpoint=True)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    names = [{"step": row.pop("step")} | {shown(k): v for k, v in row.items()} for row in lines]
+    assert second.rows == names and {"train/loss", "train/epoch", "eval/loss"} <= {k for row in names for k in row}
+    assert first.rows == names[: len(first.rows)] and first.rows[-1]["step"] == 4
 
 
-def test_without_a_key_wandb_is_offline_redacted_and_continues_under_its_id(tmp_path, monkeypatch, capsys):
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    ids = []
-    for _ in range(2):
-        with open_wandb(tmp_path) as run:
-            assert run.offline and run.settings.x_transaction_log_flush_interval == 0.5
-            assert (run.group, run.job_type, run.tags) == ("g", "sft", ("t",))
-            assert dict(run.config) == {"lr": 0.1, "api_key": "***"}
-            ids.append(run.id)
-            trainer(tmp_path).train()
-            assert run.summary["train/global_step"] == STEPS and run.summary["eval/loss"] > 0
-    assert ids[0] == ids[1] == (tmp_path / "wandb_id").read_text()
-    assert "to upload: wandb sync" in capsys.readouterr().out
+def shown(key):
+    return "eval/" + key[5:] if key.startswith("eval_") else "train/" + key
+
+
+def told_by(told, made):
+    next(c for c in made.callback_handler.callbacks if isinstance(c, MetricsCallback)).tracker = told
+    return made

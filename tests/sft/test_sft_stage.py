@@ -9,13 +9,14 @@ from omegaconf import OmegaConf
 from models.load import ModelConfig, base_checkpoint
 from models.session import RunConfig, Session
 from runtime.errors import StageError
-from runtime.files import read_jsonl
+from runtime.files import read_jsonl, write_json
+from runtime.manifest import write_manifest
 from sft import stage
 from sft.config import SFTConfig
 from tasks.record import Record, write_records
 from tasks.studio.task import caption
 
-RUN = RunConfig("run", "", 0, 0.0, [], "undertone", [])
+RUN = RunConfig("run", "", 0, 0.0, [], "undertone", [], 10, 16)
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def session(tiny: tuple[ModelConfig, object, object], settings, studio, studio_d
     def make(**changes) -> Session:
         values: SFTConfig = settings(max_steps=1, eval_every=1, **changes)
         cfg = OmegaConf.create({"task": {"name": "studio"}, "sft": asdict(values)})
+        write_manifest(tmp_path, {}, seed=0, parent=None, inputs={})
         return Session(cfg, replace(RUN, dir=str(tmp_path)), tmp_path, 0, studio, studio_data, tiny[0])
 
     return make
@@ -42,7 +44,8 @@ def test_the_last_chains_are_held_out_and_records_without_a_chain_are_passed_ove
 ) -> None:
     given: dict[str, list[str]] = {}
 
-    def look(name, model, processor, examples, held, cfg, folder, seed) -> dict:
+    def look(name, model, processor, examples, held, cfg, folder, seed, tracker) -> dict:
+        write_json(folder / "final" / "config.json", {})
         given.update(train=[e.answer for e in examples], held=[e.answer for e in held])
         return {}
 
@@ -70,7 +73,7 @@ def test_a_run_trains_on_its_chains_measures_what_is_held_out_and_is_not_repeate
 def test_training_starts_from_init_when_there_is_one(session, chains, tmp_path: Path, tiny, monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(stage, "load_model", lambda cfg, checkpoint, train: seen.append(checkpoint))
-    monkeypatch.setattr(stage, "train", lambda *rest: {})
+    monkeypatch.setattr(stage, "train", lambda *rest: write_json(rest[6] / "final" / "config.json", {}) or {})
     write_records(tmp_path / "other.jsonl", chains)
     base = base_checkpoint(tiny[0])
     stage.run(session(init=str(base), chains=str(tmp_path / "other.jsonl")))
