@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from evaluation.grading import ExplanationConfig, make_grader
 from evaluation.report import print_table
 from evaluation.run import EvalConfig, evaluate
+from evaluation.sweep import objective
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from runtime.errors import StageError
@@ -53,8 +54,8 @@ def run(session: Session, name: str, checkpoint: Path | str) -> dict[str, Any]:
 
 @hydra.main(version_base=None, config_path=CONF, config_name="eval")
 @command
-def main(cfg: DictConfig) -> None:
-    """Entry point."""
+def main(cfg: DictConfig) -> float | None:
+    """Entry point; what it returns is what a sweeper looks at."""
     session = open_session(cfg, parent=cfg.eval.init)
     if cfg.eval.init:
         name, checkpoint = "init", Path(cfg.eval.init)
@@ -68,3 +69,4 @@ def main(cfg: DictConfig) -> None:
         name, checkpoint = found[0], session.folder / found[0] / "final"
     result = run(session, name, checkpoint)
     print(print_table({"task": session.task.name, "baseline": result["baseline"], name: result}))
+    return objective(session.folder, "evaluation")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import datasets
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils import logging as transformers_logging
@@ -22,7 +24,10 @@ T = TypeVar("T")
 
 
 def command(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Wrap the body of a Hydra app. Only errors that a user can mend are shortened; bugs keep their traceback."""
+    """Wrap the body of a Hydra app. Only errors that a user can mend are shortened; bugs keep their traceback.
+
+    A member of a sweep in this process raises instead of ending it: the other members are still to come.
+    """
 
     @functools.wraps(main)
     def run(cfg: DictConfig) -> T:
@@ -30,6 +35,8 @@ def command(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
         try:
             return main(cfg)
         except UndertoneError as error:
+            if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
             sys.exit(f"error: {error}")
         except OmegaConfBaseException as error:
             sys.exit(f"error: config: {str(error).splitlines()[0]}; mend the config")

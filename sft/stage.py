@@ -6,6 +6,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
+from evaluation.sweep import objective
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from runtime.errors import StageError
@@ -47,6 +48,8 @@ def run(session: Session) -> dict[str, Any]:
 
 @hydra.main(version_base=None, config_path=CONF, config_name="sft")
 @command
-def main(cfg: DictConfig) -> None:
-    """Entry point."""
-    print(run(open_session(cfg, parent=cfg.sft.init)))
+def main(cfg: DictConfig) -> float | None:
+    """Entry point; what it returns is what a sweeper looks at."""
+    session = open_session(cfg, parent=cfg.sft.init)
+    print(run(session))
+    return objective(session.folder, "sft")
