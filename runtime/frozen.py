@@ -14,7 +14,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runtime.errors import ConfigError, UndertoneError
@@ -59,9 +59,11 @@ def freeze(cfg: DictConfig, verb: str, folder: Path) -> Path:
     before = HydraConfig.instance().cfg
     try:
         HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
+        with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
             cfg.hydra.runtime.output_dir = str(folder)
-        settings: Any = OmegaConf.to_container(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), resolve=True)
+        settings: Any = OmegaConf.to_container(
+            OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), resolve=True
+        )
     except OmegaConfBaseException as error:
         raise ConfigError(f"config: {str(error).splitlines()[0]}; state it, or mend the config") from None
     finally:

@@ -52,7 +52,7 @@ def room(folder: Path, free_gb: float) -> Iterator[str]:
         return
     free = shutil.disk_usage(folder).free / 1e9
     if free < free_gb:
-        yield f"{folder}: {free:.1f} GB are free, {free_gb:g} are wanted (--free-gb); delete old checkpoints, or choose another disk"
+        yield f"{folder}: {free:.1f} GB are free, {free_gb:g} are wanted (--free-gb); delete old checkpoints, or take another disk"
 
 
 def packages() -> Iterator[str]:

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, open_dict, read_write
 
 SCRIPT = "slurm/train.sbatch"
 
@@ -58,7 +58,10 @@ class SlurmLauncher(Launcher):
             if folder not in running:
                 freeze(cfg, self.verb, folder)
         todo = [folder for folder in folders if folder not in running and not is_done(folder, self.verb)]
-        print(f"sweep {self._sweep()}: {len(folders)} members, {len(todo)} to submit, {len(running)} in the queue", flush=True)
+        print(
+            f"sweep {self._sweep()}: {len(folders)} members, {len(todo)} to submit, {len(running)} in the queue",
+            flush=True,
+        )
         if todo:
             self._submit(todo)
         self._wait([*todo, *running])
@@ -73,7 +76,7 @@ class SlurmLauncher(Launcher):
         with open_dict(cfg):
             cfg.hydra.job.id = cfg.hydra.job.num = number
         HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
+        with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
             cfg.hydra.runtime.output_dir = str((self._sweep() / str(cfg.hydra.sweep.subdir)).absolute())
         return cfg
 
@@ -105,7 +108,11 @@ class SlurmLauncher(Launcher):
         array = done.stdout.strip().partition(";")[0]  # a federation adds the name of the cluster
         for number, folder in enumerate(folders):
             _job_file(folder, self.verb).write_text(f"{array}_{number}\n")
-        print(f"submitted as array {array}; logs are in {self._sweep()}/slurm. Whoever waits here may be stopped: the jobs go on, and the same command waits again", flush=True)
+        print(
+            f"submitted as array {array}; logs are in {self._sweep()}/slurm. Waiting; if this is stopped, the jobs go on, and "
+            "the same command waits again",
+            flush=True,
+        )
 
     def _wait(self, folders: Sequence[Path]) -> None:
         left = {folder: job_of(folder, self.verb) for folder in folders}
@@ -123,7 +130,9 @@ class SlurmLauncher(Launcher):
             result.status, result.return_value = JobStatus.COMPLETED, objective(folder, self.verb)
         else:
             log = f"{self._sweep()}/slurm/{job_of(folder, self.verb)}.out"
-            problem = StageError(f"{folder}: {self.verb} did not finish; why is in {log}; the same command goes on with it")
+            problem = StageError(
+                f"{folder}: {self.verb} did not finish; why is in {log}; the same command goes on with it"
+            )
             print(f"error: {problem}", flush=True)
             result.status, result.return_value = JobStatus.FAILED, problem
         return result
@@ -143,7 +152,9 @@ def in_queue(job: str | None) -> bool:
     """Whether SLURM still has it: waiting, running, or on its way out."""
     if job is None:
         return False
-    asked: Any = subprocess.run(["squeue", "--noheader", f"--jobs={job}", "--format=%T"], capture_output=True, text=True)
+    asked: Any = subprocess.run(
+        ["squeue", "--noheader", f"--jobs={job}", "--format=%T"], capture_output=True, text=True
+    )
     if asked.returncode and "Invalid job id" not in asked.stderr:  # the controller is busy, or away: nothing is known
         return True
     return bool(asked.stdout.strip())
