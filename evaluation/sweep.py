@@ -20,7 +20,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from evaluation.report import align
+from evaluation.score import align
 from runtime.errors import ConfigError, StageError, UndertoneError
 from runtime.files import read_jsonl
 from runtime.run import finished

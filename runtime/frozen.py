@@ -58,9 +58,9 @@ def freeze(cfg: DictConfig, verb: str, folder: Path) -> Path:
     folder = folder.absolute()
     before = HydraConfig.instance().cfg
     try:
-        HydraConfig.instance().set_config(cfg)
         with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
             cfg.hydra.runtime.output_dir = str(folder)
+        HydraConfig.instance().set_config(cfg)  # copies it
         settings: Any = OmegaConf.to_container(
             OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), resolve=True
         )

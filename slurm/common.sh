@@ -37,7 +37,7 @@ meet() {
 # save_by: exports UNDERTONE_SAVE_BY, in seconds since 1970; empty for a job without a limit.
 save_by() {
   local end
-  end=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e)
+  end=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e) || true # a controller that is busy: then there is the signal
   UNDERTONE_SAVE_BY=
   if [[ $end == [0-9]* ]]; then UNDERTONE_SAVE_BY=$(($(date -d "$end" +%s) - SAVE_SECONDS)); fi
   export UNDERTONE_SAVE_BY

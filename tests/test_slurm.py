@@ -43,7 +43,7 @@ def job(tmp_path):
     def submit(*arguments: str, **environment: str):
         log.write_text("")
         slurm = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
-        slurm |= {"SLURM_JOB_NUM_NODES": "1", "POLL_SECONDS": "0.05"}
+        slurm |= {"SLURM_JOB_NUM_NODES": "1", "POLL_SECONDS": "0.05", "VENV": ".venv"}
         settings = slurm | {"SLURM_GPUS_ON_NODE": "2", "SLURM_CPUS_PER_TASK": "8", "LOG": str(log), "RC": "0"}
         done = subprocess.run(
             ["bash", str(ROOT / "slurm" / "train.sbatch"), *arguments],

@@ -6,6 +6,7 @@ requeued when its time is up. The same command again submits only what has not b
 Every command of the project imports this file, as Hydra looks for its plugins; so it imports little.
 """
 
+import shlex
 import subprocess
 import time
 from collections.abc import Sequence
@@ -25,13 +26,13 @@ class SlurmLauncher(Launcher):
     """Submits, waits until no member is in the queue any more, and hands back what each came to.
 
     Args:
-        options: of sbatch.
+        options: of sbatch, as a shell reads them.
         at_once: members that run at the same time, at most.
         poll_s: seconds between two looks at the queue.
     """
 
-    def __init__(self, options: Sequence[str], at_once: int | None, poll_s: float) -> None:
-        self.options = list(options)
+    def __init__(self, options: str, at_once: int | None, poll_s: float) -> None:
+        self.options = options
         self.at_once = at_once
         self.poll_s = poll_s
 
@@ -91,7 +92,7 @@ class SlurmLauncher(Launcher):
             f"--array=0-{len(folders) - 1}{limit}",
             f"--job-name={self._sweep().name}",
             f"--output={self._sweep().absolute()}/slurm/%A_%a.out",
-            *self.options,
+            *shlex.split(self.options),
             SCRIPT,
             self.verb,
             "--frozen",
@@ -102,7 +103,7 @@ class SlurmLauncher(Launcher):
         except (OSError, subprocess.CalledProcessError) as error:
             said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
             raise StageError(
-                f"hydra/launcher=slurm: sbatch does not take the sweep: {said}; mend hydra.launcher.options={self.options}, and "
+                f"hydra/launcher=slurm: sbatch does not take the sweep: {said}; mend hydra.launcher.options={self.options!r}, and "
                 "call this from the root of the project on a machine that can submit"
             ) from None
         array = done.stdout.strip().partition(";")[0]  # a federation adds the name of the cluster

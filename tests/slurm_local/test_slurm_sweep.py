@@ -25,7 +25,7 @@ def test_a_sweep_of_which_one_member_is_killed_ends_in_one_table(cluster: Cluste
     command = [
         "-m",
         "hydra/launcher=slurm",
-        f"hydra.launcher.options={[*RESOURCES, '--no-requeue']}".replace("'", ""),
+        f"hydra.launcher.options='{' '.join(RESOURCES)} --no-requeue'",
         "hydra.launcher.at_once=2",
         "hydra.launcher.poll_s=0.5",
         f"hydra.sweep.dir={sweep}",
