@@ -39,6 +39,7 @@ def cluster() -> Iterator[Cluster]:
                 "SLURM_CONF": str(folder / "slurm.conf"),
                 "PATH": f"{local / 'bin'}:{os.environ['PATH']}",
                 "VENV": sys.prefix,
+                "PREFLIGHT": "--free-gb=1",
                 "UNDERTONE_CACHE": str(folder / "cache"),
                 "GLOO_SOCKET_IFNAME": "lo",  # both nodes are this machine
                 "OMP_NUM_THREADS": "1",

@@ -10,26 +10,24 @@ from verbs import ROOT
 
 LIMIT = 1500
 """Seconds after which a job that hangs is given up; it is slow machines that need them."""
-SMALL = [  # of everything as little as there can be, but all of it: two ranks, two micro-batches a step
+SMALL = [  # as little as there can be of all of it, on two ranks with two micro-batches a step
     "debug=smoke",
     "model.perception=null",
-    "model.tiny.width=64",
     "task.train=12",
     "task.dev=0",
     "task.test=0",
     "synth.limit=8",
-    "sft.max_steps=4",
-    "sft.batch=1",
+    "sft.batch=2",
     "sft.accumulation=2",
     "sft.holdout=0",
-    "rl.max_steps=4",
+    "sft.save_every=100",
+    "rl.max_steps=6",
     "rl.prompts=2",
-    "rl.group=2",
     "rl.accumulation=2",
-    "rl.max_new_tokens=8",
     "rl.parity_every=100",
     "rl.eval_every=0",
     "rl.save_every=100",
+    "rl.warmup=0",
 ]
 RESOURCES = ["--gpus-per-node=0", "--cpus-per-task=1", "--mem=1G", "--time=60"]
 

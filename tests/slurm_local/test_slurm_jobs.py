@@ -32,7 +32,7 @@ def test_a_cold_start_on_two_nodes_finishes(trained: Path):
     assert "finished after 0 restart(s)" in said and (trained / "done-sft").is_file()
     assert '"ranks": 2' in (trained / "manifest.json").read_text()
     assert (trained / "sft" / "final" / "model.safetensors").is_file()
-    assert read_jsonl(trained / "sft" / "metrics.jsonl")[-1]["step"] == 4
+    assert read_jsonl(trained / "sft" / "metrics.jsonl")[-1]["step"] == 60  # as debug=smoke has it
 
 
 def test_reinforcement_on_two_nodes_that_is_stopped_and_requeued_ends_with_the_same_weights(
@@ -47,8 +47,8 @@ def test_reinforcement_on_two_nodes_that_is_stopped_and_requeued_ends_with_the_s
     job, whole, log = submit("whole")
     said = cluster.finish(job, log)
     assert "finished after 0 restart(s)" in said
-    said_by = [len(read_jsonl(path)) for path in sorted((whole / "rl" / "rollouts").glob("step_000003_rank*.jsonl"))]
-    assert said_by == [4, 4]  # two ranks of two prompts with two completions
+    said_by = [len(read_jsonl(path)) for path in sorted((whole / "rl" / "rollouts").glob("step_000005_rank*.jsonl"))]
+    assert said_by == [8, 8]  # two ranks of two prompts with four completions
 
     job, stopped, log = submit("stopped")
     metrics = stopped / "rl" / "metrics.jsonl"
@@ -57,14 +57,15 @@ def test_reinforcement_on_two_nodes_that_is_stopped_and_requeued_ends_with_the_s
     cluster.ask("scancel", "--signal=TERM", f"{job}.1")
     until(lambda: "out of time; requeued (restart 1)" in log.read_text(), "the requeueing")
     (checkpoint,) = (stopped / "rl" / "checkpoints").glob("checkpoint-*")
-    assert checkpoint.name in ("checkpoint-2", "checkpoint-3")  # the step was finished, and not all of them
+    assert 1 < int(checkpoint.name.rpartition("-")[2]) < 6  # the step was finished, and it was not the last one
     said = cluster.finish(job, log)
     assert "finished after 1 restart(s)" in said
 
     weights = [(run / "rl" / "final" / "model.safetensors").read_bytes() for run in (whole, stopped)]
     assert weights[0] == weights[1]
     assert weights[0] != (trained / "sft" / "final" / "model.safetensors").read_bytes()  # something was learnt
-    assert [row["step"] for row in read_jsonl(metrics)] == [1, 2, 3, 4]
+    assert max(row["grad_norm"] for row in read_jsonl(metrics)) > 0
+    assert [row["step"] for row in read_jsonl(metrics)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_job_that_lacks_something_is_not_started(cluster: Cluster, tmp_path: Path):
