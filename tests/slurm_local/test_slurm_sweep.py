@@ -29,9 +29,11 @@ def test_a_sweep_of_which_one_member_is_killed_ends_in_one_table(cluster: Cluste
         "hydra.launcher.at_once=2",
         "hydra.launcher.poll_s=0.5",
         f"hydra.sweep.dir={sweep}",
+        "hydra.sweep.subdir='seed=${seed},sft.lr=${sft.lr},sft.packing=${sft.packing}'",  # so many would make a name too long
         f"sft.chains={run}/synth/chains.jsonl",
         *SMALL,
         "sft.max_steps=1",
+        "sft.log_every=1",
         "sft.lr=1e-3,2e-3",
         "sft.packing=true,false",
         "seed=1,2",
@@ -47,17 +49,19 @@ def test_a_sweep_of_which_one_member_is_killed_ends_in_one_table(cluster: Cluste
     assert "8 members, 8 to submit, 0 in the queue" in outcome.text
     assert len(re.findall("^error: .* sft did not finish; why is in ", outcome.text, re.M)) == 1
     done = members(sweep)
-    assert len(done) == 8 and [name for name, is_ in done.items() if not is_] == [lost := list(done)[3]]
+    assert len(done) == 8
+    (lost,) = (name for name, is_done_ in done.items() if not is_done_)
+    assert (sweep / lost / "job-sft").read_text() == f"{array}_3\n"
 
     again = call("sft", command, log, cluster.environment)
     assert again.code == 0, again.text
     assert "8 members, 1 to submit, 0 in the queue" in again.text
-    assert members(sweep) == dict.fromkeys(done, True), lost
+    assert members(sweep) == dict.fromkeys(done, True)
 
     rows = table(read_sweep(sweep), ["loss"])
     assert rows[0] == ["seed", "sft.lr", "sft.packing", "state", "loss"]
     assert {tuple(row[:3]) for row in rows[1:]} == {
-        (seed, lr, packing) for seed in "12" for lr in ("1e-3", "2e-3") for packing in ("true", "false")
+        (seed, lr, packing) for seed in "12" for lr in ("0.001", "0.002") for packing in ("True", "False")
     }
     assert {row[3] for row in rows[1:]} == {"sft done"}
     assert all(float(row[4]) > 0 for row in rows[1:])
