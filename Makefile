@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-vllm check bench clean
+.PHONY: help setup run test test-slurm test-vllm check bench clean
 
 # What can be said on the command line, for example: make run ARGS='hint=none seed=2'
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(EXTRAS)
 
 help: ## list the commands
-	@awk -F ' *## ' '/^[a-z-]+:.* ## / {split($$1, t, ":"); printf "  make %-9s %s\n", t[1], $$2}' $(MAKEFILE_LIST)
+	@awk -F ' *## ' '/^[a-z-]+:.* ## / {split($$1, t, ":"); printf "  make %-10s %s\n", t[1], $$2}' $(MAKEFILE_LIST)
 	@echo "  settings: ARGS='overrides or options'  PYTHON=interpreter for $(VENV)  VENV=folder  VLLM=folder  EXTRAS=dev,cluster,...  WORKERS=2"
 
 setup: $(READY) ## make the environment (1 to 4 minutes the first time; again only when its definition changes)
@@ -38,6 +38,12 @@ run: $(READY) ## the whole pipeline on the built-in default: data, SFT, RL, eval
 
 test: $(READY) ## all tests, two files at a time (WORKERS=0: in this process, for a debugger)
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+# `make test` runs them, too, where there is a slurmctld, and skips them elsewhere; here its absence is an error.
+test-slurm: $(READY) ## tests of the batch scripts and of sweeps on a SLURM of two nodes on this machine (Debian: slurm-wlm)
+	@PATH="$$PATH:/usr/sbin:/sbin" command -v slurmctld >/dev/null || \
+		{ echo "there is no slurmctld; on Debian: apt-get install slurm-wlm" >&2; exit 1; }
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests/slurm_local $(ARGS)
 
 test-vllm: $(VLLM)/.ready-vllm ## tests of the vLLM engine, in an environment of their own (makes it in 2 to 6 minutes the first time)
 	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 VLLM_CPU_OMP_THREADS_BIND=nobind $(VLLM)/bin/python -m pytest tests/vllm_engine $(ARGS)

@@ -15,6 +15,7 @@ from data_synth.run import synthesize
 from data_synth.sheet import write_sheet
 from data_synth.teacher import Teacher
 from evaluation.show import Show
+from evaluation.sweep import objective
 from models.session import Session, open_session
 from runtime.config import make
 from runtime.main import verb
@@ -82,6 +83,8 @@ def made_from(session: Session, settings: SynthConfig, teacher: Teacher) -> dict
 
 
 @verb("synth")
-def main(cfg: DictConfig) -> None:
-    """Entry point."""
-    print(run(open_session(cfg, stream=True)))
+def main(cfg: DictConfig) -> float | None:
+    """Entry point; what it returns is what a sweeper looks at."""
+    session = open_session(cfg, stream=True)
+    print(run(session))
+    return objective(session.folder, "data_synth")

@@ -11,6 +11,7 @@ from evaluation.grading import ExplanationConfig, make_grader
 from evaluation.report import print_table
 from evaluation.run import EvalConfig, evaluate
 from evaluation.show import Show, chosen, numbers
+from evaluation.sweep import objective
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from runtime.errors import StageError
@@ -69,8 +70,8 @@ def _tell(session: Session, settings: EvalConfig, folder: Path, tracker: Tracker
 
 
 @verb("eval")
-def main(cfg: DictConfig) -> None:
-    """Entry point."""
+def main(cfg: DictConfig) -> float | None:
+    """Entry point; what it returns is what a sweeper looks at."""
     session = open_session(cfg, parent=cfg.eval.init)
     if cfg.eval.init:
         name, checkpoint = "init", Path(cfg.eval.init)
@@ -84,3 +85,4 @@ def main(cfg: DictConfig) -> None:
         name, checkpoint = found[0], session.folder / found[0] / "final"
     result = run(session, name, checkpoint)
     print(print_table({"task": session.task.name, "baseline": result["baseline"], name: result}))
+    return objective(session.folder, "evaluation")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -143,9 +144,11 @@ def open_session(cfg: DictConfig, parent: str | None = None, stream: bool = Fals
     set_threads(run.threads)
     seed_everything(cfg.seed)
     folder = Path(run.dir)
-    data = task.dataset(folder / "data", stream)
-    write_json(folder / "data" / "dataset.json", {"root": str(data.root.resolve())})
-    data = quarantine(task, data, lambda: load_processor(model, base_checkpoint(model)), folder / "data", run)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "data.lock"):  # the first rank makes the data, the others find them made
+        data = task.dataset(folder / "data", stream)
+        write_json(folder / "data" / "dataset.json", {"root": str(data.root.resolve())})
+        data = quarantine(task, data, lambda: load_processor(model, base_checkpoint(model)), folder / "data", run)
     resolved = redact(OmegaConf.to_container(cfg, resolve=True))
     if int(os.environ.get("RANK", "0")) == 0:
         OmegaConf.save(OmegaConf.create(resolved), folder / "config.yaml")

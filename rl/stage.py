@@ -12,6 +12,7 @@ from evaluation.canaries import common_answer, margins
 from evaluation.grading import ExplanationConfig, RewardConfig, make_grader
 from evaluation.run import EvalConfig, measure
 from evaluation.show import Show
+from evaluation.sweep import objective
 from models.engine.config import EngineConfig, make_engine
 from models.load import load_model, load_processor
 from models.session import Session, open_session
@@ -106,6 +107,8 @@ def run(session: Session) -> dict[str, Any]:
 
 
 @verb("rl")
-def main(cfg: DictConfig) -> None:
-    """Entry point."""
-    print(run(open_session(cfg, parent=cfg.rl.init)))
+def main(cfg: DictConfig) -> float | None:
+    """Entry point; what it returns is what a sweeper looks at."""
+    session = open_session(cfg, parent=cfg.rl.init)
+    print(run(session))
+    return objective(session.folder, "rl")

@@ -1,12 +1,13 @@
 """Trainer checkpoints: the newest whole one."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole `checkpoint-N` below `folder`, or None. Torn ones (a kill while saving) are removed.
+    """The newest whole `checkpoint-N` below `folder`, or None. The first rank removes torn ones (a kill while saving).
 
     The Trainer writes `trainer_state.json` last, so a checkpoint without a readable one is torn.
     """
@@ -15,7 +16,8 @@ def last_checkpoint(folder: Path) -> Path | None:
         try:
             json.loads((path / "trainer_state.json").read_text())
         except (OSError, ValueError):
-            shutil.rmtree(path)
+            if int(os.environ.get("RANK", "0")) == 0:
+                shutil.rmtree(path)
         else:
             return path
     return None

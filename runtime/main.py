@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import datasets
 import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from transformers.utils import logging as transformers_logging
@@ -55,7 +57,10 @@ def verb(config_name: str) -> Callable[[Callable[[DictConfig], object]], Callabl
 
 
 def command(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
-    """Wrap the body of a Hydra app. Only errors that a user can mend are shortened; bugs keep their traceback, without secrets."""
+    """Wrap the body of a Hydra app. Only errors that a user can mend are shortened; bugs keep their traceback, without secrets.
+
+    A member of a sweep in this process raises instead of ending it: the other members are still to come.
+    """
 
     @functools.wraps(main)
     def run(cfg: DictConfig) -> T:
@@ -64,7 +69,10 @@ def command(main: Callable[[DictConfig], T]) -> Callable[[DictConfig], T]:
             refuse_in_config(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
             return main(cfg)
         except UndertoneError as error:
-            sys.exit(f"error: {redact_text(str(error))}")
+            text = redact_text(str(error))
+            if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise type(error)(text) from None
+            sys.exit(f"error: {text}")
         except OmegaConfBaseException as error:
             sys.exit(f"error: config: {redact_text(str(error).splitlines()[0])}; mend the config")
         except Exception as error:

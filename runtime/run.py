@@ -43,9 +43,13 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[
     return {k: (one.get(k), other.get(k)) for k in sorted(one | other) if one.get(k) != other.get(k)}
 
 
+def _first_rank() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def _announce(folder: Path, what: str) -> None:
     """One line for people, from the first rank alone."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    if _first_rank():
         here = Path.cwd()
         print(f"== {folder.relative_to(here) if folder.is_relative_to(here) else folder}{what}", flush=True)
 
@@ -100,9 +104,11 @@ def run_stage(
         return state["result"]
     how = f": was made with other settings ({', '.join(changed)}), done anew" if changed else ": was cut off, goes on"
     _announce(folder, how if state else "")
-    write_json(path, {"made_from": made_from})
+    if _first_rank():
+        write_json(path, {"made_from": made_from})
     start = time.monotonic()
     result = work()
     result = {**result, "seconds": round(time.monotonic() - start, 1)}
-    write_json(path, {"made_from": made_from, "result": result})
+    if _first_rank():
+        write_json(path, {"made_from": made_from, "result": result})
     return result

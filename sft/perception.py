@@ -8,6 +8,7 @@ a base checkpoint like any other.
     python -m sft.perception            # builds it for conf/model/tiny_omni.yaml
 """
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from omegaconf import DictConfig
 
 from models.load import ModelConfig, base_checkpoint, cache_folder, load_model, load_processor
 from runtime.config import section
+from runtime.errors import StageError
 from runtime.files import digest
 from runtime.main import verb
-from runtime.run import run_stage
+from runtime.run import finished, run_stage
 from runtime.seeds import seed_everything
 from sft.config import SFTConfig
 from sft.train import Example, train
@@ -49,6 +51,11 @@ def base_model(cfg: ModelConfig) -> Path | str:
     }
     folder = cache_folder() / f"tiny_omni-perception-{digest(made_from)}"
     folder.mkdir(parents=True, exist_ok=True)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not finished(folder):
+        raise StageError(
+            f"perception: the tiny model has not been taught to perceive yet ({folder}), which one process does once for all; run "
+            "`python -m sft.perception` with the same settings first"
+        )
     stage = SFTConfig(
         init=None,
         chains=None,

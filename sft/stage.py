@@ -5,6 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from evaluation.sweep import objective
 from models.load import load_model, load_processor
 from models.session import Session, open_session
 from runtime.cluster import ClusterConfig
@@ -51,6 +52,8 @@ def run(session: Session) -> dict[str, Any]:
 
 
 @verb("sft")
-def main(cfg: DictConfig) -> None:
-    """Entry point."""
-    print(run(open_session(cfg, parent=cfg.sft.init)))
+def main(cfg: DictConfig) -> float | None:
+    """Entry point; what it returns is what a sweeper looks at."""
+    session = open_session(cfg, parent=cfg.sft.init)
+    print(run(session))
+    return objective(session.folder, "sft")

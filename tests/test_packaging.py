@@ -19,6 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
 ROOMS = {name for name in PACKAGES if "." not in name}
 DRIVERS = {"pipeline", "benchmarks"}
+PLUGINS = {"hydra_plugins.undertone"}  # in a namespace that is Hydra's
 
 
 def requirements(*extras: str) -> list[Requirement]:
@@ -30,7 +31,7 @@ def requirements(*extras: str) -> list[Requirement]:
 
 def test_every_package_of_the_rooms_is_listed_and_every_listed_one_exists():
     found = {".".join(path.parent.relative_to(ROOT).parts) for room in ROOMS for path in (ROOT / room).rglob("*.py")}
-    assert found == set(PACKAGES)
+    assert found | PLUGINS == set(PACKAGES)
     assert [p for p in PACKAGES if not (ROOT / p.replace(".", "/") / "__init__.py").is_file()] == []
 
 
@@ -54,7 +55,7 @@ def test_everything_that_is_imported_is_declared():
     known = set(sys.stdlib_module_names) | ROOMS | DRIVERS
     undeclared = {}
     files = [*ROOT.glob("*.py"), *(ROOT / "benchmarks").glob("*.py")]  # not peers/: environments of their own
-    for path in [*files, *(p for room in ROOMS for p in (ROOT / room).rglob("*.py"))]:
+    for path in [*files, *(p for room in (*ROOMS, "hydra_plugins") for p in (ROOT / room).rglob("*.py"))]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and not node.level:
@@ -74,7 +75,7 @@ def test_torch_and_torchvision_are_exact_because_a_range_takes_a_cuda_build_wher
 def test_make_alone_lists_the_commands():
     said = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = re.findall(r"^  make ([\w-]+) ", said, re.M)
-    assert sorted(listed) == ["bench", "check", "clean", "help", "run", "setup", "test", "test-vllm"]
+    assert sorted(listed) == ["bench", "check", "clean", "help", "run", "setup", "test", "test-slurm", "test-vllm"]
 
 
 def test_the_check_of_a_change_is_executable_and_parses():

@@ -35,7 +35,7 @@ def job(tmp_path):
 
     def submit(script: str, *arguments: str, **environment: str):
         log.write_text("")
-        slurm = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "12", "SLURMD_NODENAME": "n1"}
+        slurm = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "12", "SLURMD_NODENAME": "n1", "VENV": ".venv"}
         done = subprocess.run(
             ["bash", str(ROOT / "slurm" / script), *arguments],
             env=os.environ | slurm | {"LOG": str(log), "RC": "0", "POLL_SECONDS": "0.05"} | environment,

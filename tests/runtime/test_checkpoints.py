@@ -27,3 +27,10 @@ def test_checkpoints_that_were_cut_off_while_saving_are_removed(tmp_path):
     torn = [make(tmp_path, 20, state=None), make(tmp_path, 30, state='{"global_step": 3')]
     assert last_checkpoint(tmp_path) == whole
     assert not any(path.exists() for path in torn)
+
+
+def test_another_rank_than_the_first_removes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    whole, torn = make(tmp_path, 10), make(tmp_path, 20, state=None)
+    assert last_checkpoint(tmp_path) == whole
+    assert torn.exists()

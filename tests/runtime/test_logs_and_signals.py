@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,38 @@ def test_stopping_waits_for_a_multiple_of_the_given_number_of_steps(tmp_path):
     fit.remove_callback(next(c for c in fit.callback_handler.callbacks if isinstance(c, StopTogether) and c.every == 1))
     fit.train()
     assert fit.state.global_step == 4
+
+
+def test_training_stops_by_itself_when_the_job_is_about_to_end(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNDERTONE_SAVE_BY", str(time.time() + 3600))
+    assert trained(tmp_path / "early") == STEPS
+    monkeypatch.setenv("UNDERTONE_SAVE_BY", str(time.time() - 1))
+    assert trained(tmp_path / "late") == 1
+    assert (tmp_path / "late" / "checkpoints" / "checkpoint-1" / "trainer_state.json").is_file()
+    monkeypatch.setenv("UNDERTONE_SAVE_BY", "")  # a job without a limit
+    assert trained(tmp_path / "never") == STEPS
+
+
+def trained(folder: Path) -> int:
+    """The step that a training in this folder comes to."""
+    folder.mkdir()
+    fit = trainer(folder)
+    fit.train()
+    return fit.state.global_step
+
+
+def test_who_listened_to_a_signal_before_hears_of_it_when_all_is_saved(tmp_path):
+    heard = []
+    saved = tmp_path / "checkpoints" / "checkpoint-2" / "trainer_state.json"
+    before = signal.signal(signal.SIGUSR2, lambda number, _: heard.append((number, saved.is_file())))
+    try:
+        fit = trainer(tmp_path, At(2, lambda: os.kill(os.getpid(), signal.SIGUSR2)))
+        fit.train()
+        os.kill(os.getpid(), signal.SIGUSR2)  # it has the signal back
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert fit.state.global_step == 2
+    assert heard == [(signal.SIGUSR2, True)] * 2
 
 
 def test_the_console_line_tells_step_loss_pace_and_time_left(tmp_path, capsys):

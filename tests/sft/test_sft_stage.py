@@ -44,7 +44,7 @@ def test_the_last_chains_are_held_out_and_records_without_a_chain_are_passed_ove
 ) -> None:
     given: dict[str, list[str]] = {}
 
-    def look(name, model, processor, examples, held, cfg, folder, seed, tracker) -> dict:
+    def look(name, model, processor, examples, held, cfg, folder, seed, cluster, tracker) -> dict:
         write_json(folder / "final" / "config.json", {})
         given.update(train=[e.answer for e in examples], held=[e.answer for e in held])
         return {}

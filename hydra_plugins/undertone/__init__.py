@@ -1,0 +1,1 @@
+"""Hydra finds launchers in the namespace `hydra_plugins` alone."""
