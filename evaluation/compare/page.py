@@ -77,7 +77,6 @@ def _tables(text: str) -> str:
             pieces.append(f'<p class="soft">{escape(block)}</p>')
             continue
         head, _, *rows = lines
-        # rows of several arms share their first cell, so the name of a row is its number
         titles = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
         body = "".join(
             f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(c)}</td>" for c in rest)}</tr>'
