@@ -25,7 +25,7 @@ def session(tiny: tuple[ModelConfig, object, object], settings, studio, studio_d
 
     def make(**changes) -> Session:
         values: SFTConfig = settings(max_steps=1, eval_every=1, **changes)
-        cfg = OmegaConf.create({"task": {"name": "studio"}, "sft": asdict(values)})
+        cfg = OmegaConf.create({"task": {"name": "studio"}, "sft": asdict(values), "cluster": {"deepspeed": None}})
         write_manifest(tmp_path, {}, seed=0, parent=None, inputs={})
         return Session(cfg, replace(RUN, dir=str(tmp_path)), tmp_path, 0, studio, studio_data, tiny[0])
 
