@@ -62,7 +62,7 @@ def freeze(cfg: DictConfig, verb: str, folder: Path) -> Path:
             cfg.hydra.runtime.output_dir = str(folder)
         HydraConfig.instance().set_config(cfg)  # copies it
         settings: Any = OmegaConf.to_container(
-            OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]), resolve=True
+            OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=True
         )
     except OmegaConfBaseException as error:
         raise ConfigError(f"config: {str(error).splitlines()[0]}; state it, or mend the config") from None
