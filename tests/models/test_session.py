@@ -5,16 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from models.load import base_checkpoint, load_processor
 from models.media_cache import MediaCache
 from models.processor import Processor
-from models.session import RunConfig, Session, quarantine
+from models.session import RunConfig, Session, open_session, quarantine
 from runtime.errors import ConfigError, MediaError
 from runtime.files import read_jsonl
+from runtime.main import CONF
 from tasks.base import Dataset
 from tasks.record import Media
+from tasks.studio.task import Studio
 
 RUN = RunConfig(
     "run", "", 0, max_quarantined=0.3, report_to=[], project="undertone", tags=[], table_every=10, table_rows=16
@@ -120,3 +124,20 @@ def test_a_tracker_that_nothing_serves_is_refused():
     for change in ({"table_every": 0}, {"table_rows": -1}):
         with pytest.raises(ConfigError, match="run: table_every 1 or more, table_rows 0 or more; got"):
             replace(RUN, **change)
+
+
+def test_data_are_made_by_one_process_while_others_wait(tmp_path, monkeypatch) -> None:
+    class Made(Exception):
+        pass
+
+    def dataset(self: Studio, folder: Path, stream: bool = False) -> Dataset:
+        with pytest.raises(Timeout):
+            FileLock(folder.parent / "data.lock", timeout=0).acquire()
+        raise Made
+
+    monkeypatch.setattr(Studio, "dataset", dataset)
+    with initialize_config_dir(CONF, version_base=None):
+        cfg = compose("pipeline", overrides=[f"run.dir={tmp_path}/run"])
+    with pytest.raises(Made):
+        open_session(cfg)
+    FileLock(tmp_path / "run" / "data.lock", timeout=0).acquire()  # it is free again

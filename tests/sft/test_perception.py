@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.load import LoraSettings, ModelConfig, Perception, base_checkpoint, load_model
+from runtime.errors import StageError
 from sft import perception
 from sft.perception import base_model
 from sft.train import Example
@@ -61,6 +62,15 @@ def test_other_settings_get_a_base_of_their_own(cfg: ModelConfig, built: Path, c
     monkeypatch.setattr(perception, "run_stage", lambda folder, made_from, inputs, work: None)  # where, not what
     assert Path(base_model(replace(cfg, **changes))) != built
     assert base_model(cfg) == built
+
+
+def test_several_ranks_do_not_wait_for_each_other_to_make_it(cfg: ModelConfig, built: Path, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert base_model(cfg) == built
+    with pytest.raises(
+        StageError, match=r"has not been taught to perceive yet .* run `python -m sft.perception` with the same"
+    ):
+        base_model(replace(cfg, seed=2))
 
 
 def test_captions_name_cues_and_never_a_sentiment(
