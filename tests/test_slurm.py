@@ -16,8 +16,9 @@ STAND_INS = {
     "srun": 'while [[ $1 == --* ]]; do shift; done; SLURM_NODEID=0 SLURM_NNODES=1 exec "$@"',
     "scontrol": 'if [[ $1 == show ]]; then echo localhost; else echo "$@" >> "$LOG"; fi',
     # when the job ends; of the number of an array, every task does
-    "squeue": 'echo "${END:-N/A}"; [[ $* != *--jobs=7\ * || -z ${SLURM_ARRAY_JOB_ID:-} ]] || echo "${END:-N/A}"',
+    "squeue": 'echo "${END:-N/A}"; [[ $* != *"--jobs=7 "* || -z ${SLURM_ARRAY_JOB_ID:-} ]] || echo "${END:-N/A}"',
     "python": """
+        [[ $1 != -c ]] || exec grep -q models.engine.serve "$LOG"  # the question whether the server answers
         echo "python $*" >> "$LOG"
         case "$2" in
           runtime.frozen) echo outputs/a;;

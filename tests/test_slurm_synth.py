@@ -105,9 +105,7 @@ def test_workers_do_not_wait_for_a_teacher_that_has_ended(job):
 
 def test_a_worker_that_was_told_to_stop_is_requeued_and_its_client_ended(job):
     code, calls, said = job("synth.sbatch", "run.name=a", SIGNAL="1", SLURM_RESTART_COUNT="3", **ARRAY)
-    assert (
-        code == 0 and calls[-1] == "requeue 12_2"
-    )  # and not 12, which is the whole array and "requeued (restart 4)" in said
+    assert code == 0 and calls[-1] == "requeue 12_2" and "requeued (restart 4)" in said  # 12 would be the whole array
 
 
 def test_restarts_of_a_worker_are_bounded_and_a_failure_is_no_reason_for_one(job):
