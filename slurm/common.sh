@@ -7,6 +7,9 @@
 # The clock is looked at after every step. SLURM's signal comes up to half a minute late, so it has to be sent a minute earlier.
 : "${SAVE_SECONDS:=240}"
 restarts=${SLURM_RESTART_COUNT:-0}
+# The number of an array's last task is that of the array, too: by it, all tasks would be asked about, and all requeued.
+job=$SLURM_JOB_ID
+[[ -z ${SLURM_ARRAY_JOB_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 
 usage() {
   echo "$*" >&2
@@ -37,7 +40,7 @@ meet() {
 # save_by: exports UNDERTONE_SAVE_BY, in seconds since 1970; empty for a job without a limit.
 save_by() {
   local end
-  end=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e) || true # a controller that is busy: then there is the signal
+  end=$(squeue --noheader --jobs="$job" --format=%e) || true # a controller that is busy: then there is the signal
   UNDERTONE_SAVE_BY=
   if [[ $end == [0-9]* ]]; then UNDERTONE_SAVE_BY=$(($(date -d "$end" +%s) - SAVE_SECONDS)); fi
   export UNDERTONE_SAVE_BY
@@ -57,7 +60,7 @@ finish() {
     echo "finished after $restarts restart(s)"
   elif out_of_time && ((restarts < ${MAX_RESTARTS:-20})); then
     echo "out of time; requeued (restart $((restarts + 1)))"
-    scontrol requeue "$SLURM_JOB_ID"
+    scontrol requeue "$job"
     exit 0
   else
     echo "failed with code $rc after $restarts restart(s); not requeued" >&2

@@ -15,8 +15,10 @@ STAND_INS = {
     # one node; its options are dropped
     "srun": 'while [[ $1 == --* ]]; do shift; done; SLURM_NODEID=0 SLURM_NNODES=1 exec "$@"',
     "scontrol": 'if [[ $1 == show ]]; then echo localhost; else echo "$@" >> "$LOG"; fi',
-    "squeue": 'echo "${END:-N/A}"',  # when the job ends
+    # when the job ends; of the number of an array, every task does
+    "squeue": 'echo "${END:-N/A}"; [[ $* != *"--jobs=7 "* || -z ${SLURM_ARRAY_JOB_ID:-} ]] || echo "${END:-N/A}"',
     "python": """
+        [[ $1 != -c ]] || exec grep -q models.engine.serve "$LOG"  # the question whether the server answers
         echo "python $*" >> "$LOG"
         case "$2" in
           runtime.frozen) echo outputs/a;;
@@ -154,6 +156,12 @@ def test_a_job_whose_time_is_nearly_up_is_requeued_though_no_signal_came(job):
     assert code == 1 and "requeue" not in calls
     code, calls, said = job("rl", "run.name=a", RC="1", END=in_seconds(3000), SAVE_SECONDS="3600")
     assert code == 0 and calls.endswith("requeue 7\n")
+
+
+def test_the_last_task_of_an_array_bears_its_number_and_is_requeued_alone(job, tmp_path):
+    array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    code, calls, said = job("sft", "--frozen", "/nowhere", str(tmp_path), RC="1", END=in_seconds(200), **array)
+    assert code == 0 and calls.endswith("requeue 7_1\n"), said
 
 
 def test_restarts_are_bounded(job):

@@ -48,7 +48,7 @@ def job(tmp_path):
     return submit
 
 
-ARRAY = {"SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4"}
+ARRAY = {"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "2", "SLURM_ARRAY_TASK_COUNT": "4"}
 
 
 def test_a_task_of_an_array_is_a_shard_and_passes_the_overrides_on(job):
@@ -105,16 +105,16 @@ def test_workers_do_not_wait_for_a_teacher_that_has_ended(job):
 
 def test_a_worker_that_was_told_to_stop_is_requeued_and_its_client_ended(job):
     code, calls, said = job("synth.sbatch", "run.name=a", SIGNAL="1", SLURM_RESTART_COUNT="3", **ARRAY)
-    assert code == 0 and calls[-1] == "requeue 12" and "requeued (restart 4)" in said
+    assert code == 0 and calls[-1] == "requeue 12_2" and "requeued (restart 4)" in said  # 12 would be the whole array
 
 
 def test_restarts_of_a_worker_are_bounded_and_a_failure_is_no_reason_for_one(job):
     code, calls, said = job(
         "synth.sbatch", "run.name=a", SIGNAL="1", SLURM_RESTART_COUNT="2", MAX_RESTARTS="2", **ARRAY
     )
-    assert code == 128 + 15 and "requeue 12" not in calls, said
+    assert code == 128 + 15 and "requeue 12_2" not in calls, said
     code, calls, said = job("synth.sbatch", "run.name=a", RC="3", **ARRAY)
-    assert code == 3 and "requeue 12" not in calls and "failed with code 3 after 0 restart(s); not requeued" in said
+    assert code == 3 and "requeue 12_2" not in calls and "failed with code 3 after 0 restart(s); not requeued" in said
 
 
 def test_workers_without_the_name_of_a_run_are_refused(job):
