@@ -45,7 +45,8 @@ class Resumable(Trainer):
                 "order than the others, and DeepSpeed adds up what comes at the same time, without looking; set "
                 "model.freeze_towers=true (and keep model.lora.targets out of the towers), or use plain DDP"
             )
-        self._hides_towers = bool(towers) and plugin is not None and plugin.zero_stage == 3
+        self.sharded = plugin is not None and plugin.zero_stage == 3
+        self._hides_towers = bool(towers) and self.sharded
         if self._hides_towers:
             assert isinstance(backbone, Qwen2_5OmniThinkerModel)
             for tower in towers:

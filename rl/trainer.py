@@ -20,7 +20,7 @@ Axes: B prompts, G siblings, N = B*G rows, C completion length (hint included).
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -372,8 +372,8 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         # and later micro-batches add nothing new
         fresh = self._step % (self.settings.accumulation * self.num_iterations) == 0
         self._check_due = fresh and self.state.global_step % self.settings.parity_every < self.num_iterations
-        # before the forward whose graph the backward needs: ZeRO-3 collects all weights for it
-        drops = self._silenced_drops(inputs, uids) if self._check_due else {}
+        # ZeRO-3 collects all weights for it, which must not happen between a forward and its backward
+        drops = self._silenced_drops(inputs, uids) if self._check_due and self.sharded else None
         self._contexts = contexts
         self._context_N, self._given_NC = inputs.pop("context"), inputs.pop("given")
         start = time.perf_counter()
@@ -389,7 +389,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             inputs["completion_mask"].sum()
         )
         if sight is not None:
-            self._check_parity(seen, sight, uids, drops)
+            self._check_parity(seen, sight, inputs, uids, drops)
         return loss
 
     def _get_per_token_logps_and_entropies(
@@ -452,7 +452,12 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             self.meter.add_mean("hint/prefix_logp", (logps * given_NC).sum(1)[rows].tolist())
 
     def _check_parity(
-        self, seen: Sequence[Fingerprint], sight: Sight, uids: Sequence[str], drops: dict[str, tuple[float, float]]
+        self,
+        seen: Sequence[Fingerprint],
+        sight: Sight,
+        inputs: Mapping[str, Any],
+        uids: Sequence[str],
+        drops: dict[str, tuple[float, float]] | None,
     ) -> None:
         """Ask the gate. What goes wrong on one rank is raised on all: the others would wait for that one for ever.
 
@@ -462,7 +467,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         step, problem = self.state.global_step, None
         try:  # in this order: the first ones name the culprit
             parity.check_media(seen, sight.whole(), uids, step)
-            parity.check_drops(drops, step)
+            parity.check_drops(self._silenced_drops(inputs, uids) if drops is None else drops, step)
             parity.check_logps(self._agreement, self.settings.parity_tolerance, step)
         except ParityError as error:
             problem = str(error)
@@ -479,7 +484,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         ids_NC, mask_NC = inputs["completion_ids"][rows], inputs["completion_mask"][rows]
         records = [self.record_of[uid] for uid in uids[few]]
         # the bare model: ranks that show different modalities score more or less often, and must not wait for each other
-        with self.whole() as policy, torch.no_grad():
+        with self.whole() if self.sharded else nullcontext(self.policy) as policy, torch.no_grad():
 
             def mean_logp(prompts: Sequence[Encoded]) -> torch.Tensor:
                 self._contexts = [(prompt,) for prompt in prompts]
