@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from evaluation.page import media_root
 from runtime.config import make
 from runtime.errors import ConfigError, StageError
 from runtime.main import CONF
@@ -64,8 +65,7 @@ def read_output(run: Path) -> Output:
         )
     config = OmegaConf.load(run / "config.yaml")
     assert isinstance(config, DictConfig)
-    root = Path(json.loads((run / "data" / "dataset.json").read_text(encoding="utf-8"))["root"])
-    return Output(run, folder, run / "data" / "records.jsonl", root, make(config, "task"), result, config)
+    return Output(run, folder, run / "data" / "records.jsonl", media_root(run), make(config, "task"), result, config)
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:

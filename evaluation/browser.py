@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.clips import browser_clip
-from evaluation.page import BLOCK
+from evaluation.page import BLOCK, embedded
 from rewards.claims import mentions
-from runtime.errors import MediaError
 
 SCRIPT = (Path(__file__).parent / "browser.js").read_text(encoding="utf-8")
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; "
     f"script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'"
 )
+MEDIA_BYTES = 8_000_000
+"""Clips of a page beyond this many bytes, before base64 adds a third, are left out."""
 FLAGS: Mapping[str, str] = {
     "wrong": "the last answer is on the wrong side, or is none",
     "inconsistent": "an answer contradicts its own verdict",
@@ -68,12 +68,12 @@ class Said:
     by: str
     """The stage, the arm and its seed, or the step of training that it comes from."""
     row: Mapping[str, Any]
-    """Of `predictions.jsonl` or `rollouts/`: "completion" or "text", "answer", "fault", "parts", "checked", "hint", ..."""
+    """Of `predictions.jsonl` or `rollouts/`: "completion", "answer", "fault", "parts", "checked", "hint", ..."""
 
     @property
     def text(self) -> str:
         """What was said."""
-        return self.row.get("completion") or ("" if "answer" in self.row else self.row.get("text") or "")
+        return self.row.get("completion") or ""
 
     @property
     def right(self) -> bool | None:
@@ -124,10 +124,15 @@ def browser(examples: Sequence[Example], root: Path, limit: int) -> str:
     """
     flags = [example.flags() for example in examples]
     clips: list[tuple[str, str]] = []
-    shown: dict[int, tuple[list[int], list[str]]] = {}
+    places: dict[int, list[int]] = {}
+    lacks: dict[int, list[str]] = {}
     spent = 0
     for i in sorted(range(len(examples)), key=lambda i: -len(flags[i])):
-        spent, shown[i] = _embed(examples[i].media, root, clips, spent, limit)
+        found, spent = embedded(root, examples[i].media, spent, limit)
+        own = [clip for clip in found if not isinstance(clip, str)]
+        places[i] = list(range(len(clips), len(clips) + len(own)))
+        lacks[i] = [sentence for sentence in found if isinstance(sentence, str)]
+        clips += own
     data = {
         "flags": FLAGS,
         "clips": clips,
@@ -138,8 +143,8 @@ def browser(examples: Sequence[Example], root: Path, limit: int) -> str:
                 "text": e.text,
                 "meta": e.meta,
                 "flags": flags[i],
-                "clips": shown[i][0],
-                "lacks": shown[i][1],
+                "clips": places[i],
+                "lacks": lacks[i],
                 "said": [_said(s) for s in e.said],
             }
             for i, e in enumerate(examples)
@@ -153,31 +158,6 @@ def browser(examples: Sequence[Example], root: Path, limit: int) -> str:
         "<noscript>The examples need the script of this page, which this reader does not run.</noscript></div>"
         f'<script type="application/json" id="examples-data">{packed}</script><script>{SCRIPT}</script>'
     )
-
-
-def _embed(
-    media: Sequence[Mapping[str, Any]], root: Path, clips: list[tuple[str, str]], spent: int, limit: int
-) -> tuple[int, tuple[list[int], list[str]]]:
-    """Add a record's clips to `clips`; the bytes spent then, their places, and what is missing."""
-    places, lacks = [], []
-    for item in media:
-        span = item.get("span")
-        if spent >= limit:
-            lacks.append(f"No {item['kind']}: the clips of this page would exceed {limit // 10**6} MB.")
-            continue
-        try:
-            encoded = browser_clip(root / item["path"], item["kind"], (span[0], span[1]) if span else None)
-        except MediaError as error:
-            lacks.append(f"No {item['kind']}: {error}")
-            continue
-        for mime, content in encoded:
-            if spent + len(content) > limit:
-                lacks.append(f"No {item['kind']}: the clips of this page would exceed {limit // 10**6} MB.")
-                continue
-            spent += len(content)
-            places.append(len(clips))
-            clips.append((mime, base64.b64encode(content).decode()))
-    return spent, (places, lacks)
 
 
 def _said(said: Said) -> dict[str, Any]:

@@ -104,38 +104,63 @@ def _stray(text: str) -> str:
     return f'<div class="stray">{escape(text.strip())}</div>' if text.strip() else ""
 
 
-def players(root: Path, media: Sequence[Mapping[str, Any]], spent: int, limit: int) -> tuple[str, int]:
-    """Players for the media of one record.
+def embedded(
+    root: Path, media: Sequence[Mapping[str, Any]], spent: int, limit: int
+) -> tuple[list[tuple[str, str] | str], int]:
+    """The media of one record, as they go into a page.
 
     Args:
         root: below which they lie.
         media: {"kind", "path", "span"?} each.
         spent: bytes of the clips that the page has already.
-        limit: of the page; what would exceed it is left out, with a sentence that says so.
+        limit: of the page; what would exceed it is left out.
 
     Returns:
-        The players, and the bytes of the page's clips with these.
+        MIME type and content in base64 of each clip, or a sentence on why there is none; and the bytes of the page's clips with
+        these.
     """
-    pieces = []
+    found: list[tuple[str, str] | str] = []
     for item in media:
         span = item.get("span")
+        full = f"No {item['kind']}: the clips of this page would exceed {limit // 10**6} MB."
+        if spent >= limit:
+            found.append(full)  # encoding it takes a while
+            continue
         try:
             encoded = browser_clip(root / item["path"], item["kind"], (span[0], span[1]) if span else None)
         except MediaError as error:
-            pieces.append(missing(f"No {item['kind']}: {error}"))
+            found.append(f"No {item['kind']}: {error}")
             continue
         for mime, data in encoded:
             if spent + len(data) > limit:
-                pieces.append(missing(f"No {item['kind']}: the clips of this page would exceed {limit // 10**6} MB."))
+                found.append(full)
                 continue
             spent += len(data)
-            source = f'src="data:{mime};base64,{base64.b64encode(data).decode()}"'
-            tag = mime.partition("/")[0]
-            if tag == "image":
-                pieces.append(f'<img {source} alt="{escape(item["kind"])} of the record">')
-            else:
-                pieces.append(f'<{tag} controls preload="metadata" {source} aria-label="{tag} of the record"></{tag}>')
+            found.append((mime, base64.b64encode(data).decode()))
+    return found, spent
+
+
+def players(root: Path, media: Sequence[Mapping[str, Any]], spent: int, limit: int) -> tuple[str, int]:
+    """Players for the media of one record, and the bytes of the page's clips with these; see `embedded`."""
+    found, spent = embedded(root, media, spent, limit)
+    pieces = []
+    for one in found:
+        if isinstance(one, str):
+            pieces.append(missing(one))
+            continue
+        mime, content = one
+        source, tag = f'src="data:{mime};base64,{content}"', mime.partition("/")[0]
+        if tag == "image":
+            pieces.append(f'<img {source} alt="image of the record">')
+        else:
+            pieces.append(f'<{tag} controls preload="metadata" {source} aria-label="{tag} of the record"></{tag}>')
     return (f'<div class="clips">{"".join(pieces)}</div>' if pieces else ""), spent
+
+
+def media_root(run: Path) -> Path:
+    """The folder below which the media of a run's records lie; the run itself where it does not say."""
+    about = run / "data" / "dataset.json"
+    return run / json.loads(about.read_text(encoding="utf-8"))["root"] if about.is_file() else run
 
 
 def shown_of(record: Record) -> tuple[str | None, list[dict[str, Any]]]:

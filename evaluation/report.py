@@ -20,8 +20,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from evaluation.browser import CSS as BROWSER_CSS
-from evaluation.browser import POLICY, Example, Said, browser
-from evaluation.page import CSS, fact_list, missing, plain, shown_of, table
+from evaluation.browser import MEDIA_BYTES, POLICY, Example, Said, browser
+from evaluation.page import CSS, fact_list, media_root, missing, plain, shown_of, table
 from evaluation.plot import INK, SERIES, plot
 from evaluation.score import align
 from runtime.errors import StageError, UndertoneError
@@ -57,8 +57,6 @@ HINT_PLOTS: dict[str, tuple[dict[str, str], float | None]] = {
 """Title -> keys of `rl/metrics.jsonl` with their labels, and where the axis begins (None: where the values do)."""
 MOST_EXAMPLES, MOST_GROUPS = 5000, 40
 """Records with their answers, and groups of training rollouts, in the browser of examples."""
-MEDIA_BYTES = 8_000_000
-"""Clips are left out beyond this many bytes, before base64 adds a third."""
 MOST_CLASSES = 24
 """A larger confusion matrix is left out."""
 
@@ -366,13 +364,11 @@ def _examples(run: Path, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str
         )
         for uid in order
     ]
-    about = run / "data" / "dataset.json"
-    root = run / json.loads(about.read_text(encoding="utf-8"))["root"] if about.is_file() else run
     how = "from what Hint-GRPO improved most to what it harmed most" if len(stages) == 2 else "from best to worst"
     groups = _hinted_groups(run)
     more = f" Then {len(groups)} groups of training that were stuck or hinted, the latest first." if groups else ""
     note = f'<p class="soft">{len(found)} of {len(last)} records, {how}.{more}</p>'
-    return note + browser([*found, *groups], root, MEDIA_BYTES)
+    return note + browser([*found, *groups], media_root(run), MEDIA_BYTES)
 
 
 def _hinted_groups(run: Path) -> list[Example]:

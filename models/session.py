@@ -1,7 +1,6 @@
 """What every verb needs first: run folder, seed, task, records with unreadable media set aside, model settings."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from models.load import ModelConfig, base_checkpoint, load_processor
 from models.processor import Processor
+from runtime.cluster import first_rank
 from runtime.config import check_sections, make, section
 from runtime.errors import ConfigError, MediaError
 from runtime.files import read_jsonl, write_json, write_jsonl
@@ -98,7 +98,7 @@ class Session:
             inputs: files or checkpoint folders it reads.
         """
         config: Any = redact(OmegaConf.to_container(self.cfg, resolve=True))
-        first = int(os.environ.get("RANK", "0")) == 0  # who has written the manifest
+        first = first_rank()  # who has written the manifest
         if first:
             attempt = json.loads((self.folder / "manifest.json").read_text())["attempts"][-1]
             config |= {
@@ -150,7 +150,7 @@ def open_session(cfg: DictConfig, parent: str | None = None, stream: bool = Fals
         write_json(folder / "data" / "dataset.json", {"root": str(data.root.resolve())})
         data = quarantine(task, data, lambda: load_processor(model, base_checkpoint(model)), folder / "data", run)
     resolved = redact(OmegaConf.to_container(cfg, resolve=True))
-    if int(os.environ.get("RANK", "0")) == 0:
+    if first_rank():
         OmegaConf.save(OmegaConf.create(resolved), folder / "config.yaml")
         write_manifest(
             folder,

@@ -18,7 +18,7 @@ TOWERS = ("audio_tower", "visual")
 
 def towers_of(backbone: PreTrainedModel) -> list[torch.nn.Module]:
     """Those of an omni thinker, hidden or not; none of a text model."""
-    return [getattr(backbone, name) for name in TOWERS] if isinstance(backbone, Qwen2_5OmniThinkerModel) else []
+    return [backbone.audio_tower, backbone.visual] if isinstance(backbone, Qwen2_5OmniThinkerModel) else []
 
 
 def hide_towers(backbone: Qwen2_5OmniThinkerModel) -> None:

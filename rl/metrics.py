@@ -96,7 +96,7 @@ def rollout_lines(groups: Sequence[Group], reward: Callable[[Rollout], float | N
             "hint": r.hint,
             "told": r.told,
             "level": r.level,
-            "text": r.text,
+            "completion": r.text,
             "fault": r.score.fault,
             "parts": dict(r.score.parts),
             "checked": dict(r.score.checked),

@@ -33,5 +33,4 @@ class ShowRollouts(TrainerCallback):
         if self.show.tracker.wants(step) and (step == 1 or step % self.every == 0):
             sampled = (step - 1) // self.iterations * self.iterations
             rows = read_jsonl(self.rollouts / f"step_{sampled:06d}_rank0.jsonl")
-            said = [{"completion": row["text"], **row} for row in rows]
-            self.show.table(step, "completions", chosen(self.records, said, leave=("text",)))  # a view may be called so
+            self.show.table(step, "completions", chosen(self.records, rows, leave=()))

@@ -1,9 +1,10 @@
 """Trainer checkpoints: the newest whole one."""
 
 import json
-import os
 import shutil
 from pathlib import Path
+
+from runtime.cluster import first_rank
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -16,7 +17,7 @@ def last_checkpoint(folder: Path) -> Path | None:
         try:
             json.loads((path / "trainer_state.json").read_text())
         except (OSError, ValueError):
-            if int(os.environ.get("RANK", "0")) == 0:
+            if first_rank():
                 shutil.rmtree(path)
         else:
             return path

@@ -27,6 +27,11 @@ class ClusterConfig:
             )
 
 
+def first_rank() -> bool:
+    """Whether this process is the one that writes what is written once; a process by itself is."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 PLAIN = ClusterConfig(deepspeed=None)
 """One process, or DDP where torchrun has started several."""
 

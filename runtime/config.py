@@ -39,6 +39,13 @@ def check_sections(cfg: DictConfig, known: Iterable[str]) -> None:
         raise _unknown("config", unknown, known)
 
 
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as {"a.b.c": value}; lists and empty mappings are values."""
+    if isinstance(value, Mapping) and value:
+        return {k: v for key, item in value.items() for k, v in flatten(item, f"{prefix}{key}.").items()}
+    return {prefix.rstrip("."): value}
+
+
 def _values(cfg: DictConfig, name: str) -> dict[str, Any]:
     if name not in cfg or not OmegaConf.is_dict(cfg[name]):
         raise ConfigError(f"config: there is no section {name!r}; add the group to the defaults list")

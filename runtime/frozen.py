@@ -14,12 +14,13 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from runtime.errors import ConfigError, UndertoneError
 from runtime.files import write_text
-from runtime.manifest import redact
+from runtime.secrets import refuse_in_config
 
 CONF = Path(__file__).parents[1] / "conf"
 # Hydra's own part of the file: neither a dated folder nor a log of its own
@@ -68,11 +69,7 @@ def freeze(cfg: DictConfig, verb: str, folder: Path) -> Path:
         raise ConfigError(f"config: {str(error).splitlines()[0]}; state it, or mend the config") from None
     finally:
         HydraConfig.instance().cfg = before
-    if redact(settings) != settings:
-        raise ConfigError(
-            "config: it holds a key, token or password, which a job would have to read from a file; put it into the environment, "
-            "as teacher.api_key_env and judge.api_key_env do"
-        )
+    refuse_in_config(settings)
     hydra = HYDRA["hydra"] | {"run": {"dir": str(folder)}}
     text = f"# Composed once; `python -m {verb} --config-path {folder} --config-name frozen-{verb}` reads it.\n"
     text += OmegaConf.to_yaml(OmegaConf.create(HYDRA | {"hydra": hydra} | settings))
@@ -97,7 +94,7 @@ def compose_and_freeze(verb: str, overrides: Sequence[str]) -> Path:
             cfg = compose("pipeline", overrides=list(overrides), return_hydra_config=True)  # the tree of every verb
             HydraConfig.instance().set_config(cfg)
             folder = Path(str(cfg.hydra.run.dir))
-    except Exception as error:  # Hydra's errors have no base class of their own
+    except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(f"config: {str(error).splitlines()[0]}; mend the overrides {' '.join(overrides)}") from None
     freeze(cfg, verb, folder)
     return folder

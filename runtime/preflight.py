@@ -20,6 +20,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from packaging.requirements import Requirement
 
+from runtime.config import flatten
+
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 INPUTS = re.compile(r"(^|\.)(init|chains|data)$")
 """Names of settings that are places of something to read, where they are a text."""
@@ -27,15 +29,8 @@ INPUTS = re.compile(r"(^|\.)(init|chains|data)$")
 
 def places(cfg: DictConfig) -> Iterator[str]:
     """Inputs that are named in the config and are not there."""
-
-    def walk(value: object, name: str) -> Iterator[tuple[str, str]]:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                yield from walk(item, f"{name}.{key}" if name else str(key))
-        elif isinstance(value, str) and INPUTS.search(name):
-            yield name, value
-
-    for name, path in walk(OmegaConf.to_container(cfg), ""):
+    named = flatten(OmegaConf.to_container(cfg))
+    for name, path in ((k, v) for k, v in named.items() if isinstance(v, str) and INPUTS.search(k)):
         if not Path(path).exists():
             yield f"{name}={path}: there is nothing here; mend the path, or copy it to where this node can read it"
 

@@ -5,20 +5,15 @@ outputs/<run>/<stage>/stage.json    settings and inputs that made it, and once i
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from runtime.cluster import first_rank
+from runtime.config import flatten
 from runtime.errors import StageError
 from runtime.files import sha256, write_json
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping) and value:
-        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}{key}.").items()}
-    return {prefix.rstrip("."): value}
 
 
 def contents(name: str, path: Path) -> dict[str, str]:
@@ -39,17 +34,13 @@ def _describe(inputs: Mapping[str, Path]) -> dict[str, str]:
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What differs, by its name with dots: (was, is)."""
-    one, other = _flat(old), _flat(new)
+    one, other = flatten(old), flatten(new)
     return {k: (one.get(k), other.get(k)) for k in sorted(one | other) if one.get(k) != other.get(k)}
-
-
-def _first_rank() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _announce(folder: Path, what: str) -> None:
     """One line for people, from the first rank alone."""
-    if _first_rank():
+    if first_rank():
         here = Path.cwd()
         print(f"== {folder.relative_to(here) if folder.is_relative_to(here) else folder}{what}", flush=True)
 
@@ -104,11 +95,11 @@ def run_stage(
         return state["result"]
     how = f": was made with other settings ({', '.join(changed)}), done anew" if changed else ": was cut off, goes on"
     _announce(folder, how if state else "")
-    if _first_rank():
+    if first_rank():
         write_json(path, {"made_from": made_from})
     start = time.monotonic()
     result = work()
     result = {**result, "seconds": round(time.monotonic() - start, 1)}
-    if _first_rank():
+    if first_rank():
         write_json(path, {"made_from": made_from, "result": result})
     return result

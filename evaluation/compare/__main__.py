@@ -28,9 +28,9 @@ from typing import Any
 from evaluation.compare.contrast import compare
 from evaluation.compare.page import compare_page
 from evaluation.compare.race import race
-from evaluation.compare.runs import Arm, read_arm, read_sweep
+from evaluation.compare.runs import Arm, arms_of_sweep, read_arm
 from evaluation.compare.slices import applicable, slice_by
-from evaluation.compare.tables import latex, markdown, race_markdown, slice_markdown, versus_markdown
+from evaluation.compare.tables import latex, markdown, race_table, results, slice_table, versus_table
 from evaluation.compare.versus import versus
 from evaluation.stats import RESAMPLES
 from runtime.errors import ConfigError, UndertoneError
@@ -74,12 +74,12 @@ def main(argv: Sequence[str]) -> str:
     names = args.slices.split(",") if args.slices else applicable(arms) if args.out else []
     slices = [slice_by(name, arms, metrics, args.seed) for name in names]
     items = versus(arms)
-    printed = "\n\n".join(
+    printed = markdown(
         [
-            markdown(found),
-            *([race_markdown(raced)] if raced else []),
-            *([versus_markdown(items, arms[0].name)] if args.out or args.slices else []),
-            *map(slice_markdown, slices),
+            *results(found),
+            *([race_table(raced)] if raced else []),
+            *([versus_table(items, arms[0].name)] if args.out or args.slices else []),
+            *map(slice_table, slices),
         ]
     )
     if args.out:
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> str:
 
 def _arms(given: Sequence[str]) -> list[Arm]:
     if len(given) == 1 and "=" not in Path(given[0]).name and Path(given[0]).is_dir():
-        return read_sweep(Path(given[0]))
+        return arms_of_sweep(Path(given[0]))
     return [read_arm(*_split(arm, "ARM=GLOB")) for arm in given]
 
 

@@ -1,9 +1,7 @@
 """`compare.html`: everything that a comparison found, in one file that opens offline, with the examples that arms disagree on."""
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +9,17 @@ from matplotlib.axes import Axes
 from scipy.stats import t as student
 
 from evaluation.browser import CSS as BROWSER_CSS
-from evaluation.browser import POLICY, Example, Said, browser
+from evaluation.browser import MEDIA_BYTES, POLICY, Example, Said, browser
 from evaluation.compare.contrast import Comparison
 from evaluation.compare.race import Race
 from evaluation.compare.runs import TOKENS, Arm, number
 from evaluation.compare.slices import Slice
-from evaluation.compare.tables import markdown, race_markdown, slice_markdown, versus_markdown
+from evaluation.compare.tables import Table, race_table, results, slice_table, versus_table
 from evaluation.compare.versus import Versus
-from evaluation.page import CSS, missing, shown_of, table
+from evaluation.page import CSS, media_root, missing, shown_of, table
 from evaluation.plot import INK, SERIES, plot
 from runtime.files import read_jsonl
 
-MEDIA_BYTES = 8_000_000
-"""Clips are left out beyond this many bytes, before base64 adds a third."""
 CURVES = ("dev/", "hint/stuck_rate", "solve/unhinted", "reward", "eval_loss")
 """Beginnings of the keys of `metrics.jsonl` that are drawn."""
 MOST_CURVES = 12
@@ -46,10 +42,10 @@ def compare_page(
         race: for tokens, where it was asked for.
     """
     sections = {
-        "Results": _tables(markdown(comparison)),
-        "Item by item": _tables(versus_markdown(items, comparison.arms[0].arm)),
-        **({"Tokens": _tables(race_markdown(race))} if race else {}),
-        "Parts of the items": "".join(f"<h3>{escape(s.name)}</h3>{_tables(slice_markdown(s))}" for s in slices)
+        "Results": _tables(results(comparison)),
+        "Item by item": _tables([versus_table(items, comparison.arms[0].arm)]),
+        **({"Tokens": _tables([race_table(race)])} if race else {}),
+        "Parts of the items": "".join(f"<h3>{escape(s.name)}</h3>{_tables([slice_table(s)])}" for s in slices)
         or missing("No slice has two parts."),
         "Curves": _curves(arms),
         "Examples": _examples(arms),
@@ -68,22 +64,17 @@ def compare_page(
 """
 
 
-def _tables(text: str) -> str:
-    """Our own Markdown (paragraphs and tables) as HTML."""
+def _tables(tables: Sequence[Table]) -> str:
     pieces = []
-    for block in text.split("\n\n"):
-        lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in block.splitlines()]
-        if not block.startswith("|"):
-            pieces.append(f'<p class="soft">{escape(block)}</p>')
-            continue
-        head, _, *rows = lines
-        titles = "".join(f'<th scope="col">{escape(h)}</th>' for h in head)
+    for t in tables:
+        pieces += [f'<p class="soft">{escape(note)}</p>' for note in t.notes]
+        titles = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in t.head)
         body = "".join(
-            f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(c)}</td>" for c in rest)}</tr>'
-            for first, *rest in rows
+            f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in rest)}</tr>'
+            for first, *rest in t.rows
         )
         pieces.append(
-            f'<div class="wide" role="region" tabindex="0" aria-label="{escape(head[0])}"><table><thead><tr>{titles}</tr></thead>'
+            f'<div class="wide" role="region" tabindex="0" aria-label="{escape(t.head[0])}"><table><thead><tr>{titles}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
     return "".join(pieces)
@@ -140,12 +131,7 @@ def _examples(arms: Sequence[Arm]) -> str:
         said = [Said(name, rows[name][uid]) for name in rows]
         found.append(Example(uid, record.target.render(), text, media, record.meta, said))
     found.sort(key=lambda e: "changed" not in e.flags())
-    return browser(found, _root(first.run), MEDIA_BYTES)
-
-
-def _root(run: Path) -> Path:
-    about = run / "data" / "dataset.json"
-    return run / json.loads(about.read_text(encoding="utf-8"))["root"] if about.is_file() else run / "data"
+    return browser(found, media_root(first.run), MEDIA_BYTES)
 
 
 def _runs(arms: Sequence[Arm]) -> str:

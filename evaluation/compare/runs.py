@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from evaluation.score import Read
-from runtime.config import make
+from runtime.config import flatten, make
 from runtime.errors import RecordError, StageError
 from runtime.files import read_jsonl
 from tasks.base import Task
@@ -153,7 +153,7 @@ def number(x: Any) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool)
 
 
-def read_sweep(folder: Path) -> list[Arm]:
+def arms_of_sweep(folder: Path) -> list[Arm]:
     """The arms of a sweep: its runs with an evaluation, those with the same settings (but for the seed) together.
 
     Args:
@@ -183,17 +183,8 @@ def read_sweep(folder: Path) -> list[Arm]:
 
 def _settings(config: Path) -> dict[str, str]:
     """The resolved config as dotted names and values, without what differs between any two runs."""
-    flat: dict[str, str] = {}
-
-    def walk(value: Any, prefix: str) -> None:
-        if isinstance(value, dict) and value:
-            for key, item in value.items():
-                walk(item, f"{prefix}.{key}" if prefix else str(key))
-        elif prefix.partition(".")[0] not in ("seed", "run"):
-            flat[prefix] = str(value)
-
-    walk(OmegaConf.to_container(OmegaConf.load(config)), "")
-    return flat
+    flat = flatten(OmegaConf.to_container(OmegaConf.load(config)))
+    return {key: str(value) for key, value in flat.items() if key.partition(".")[0] not in ("seed", "run")}
 
 
 def check_same_items(arms: Sequence[Arm]) -> None:

@@ -1,8 +1,9 @@
-"""What came out, as Markdown and LaTeX."""
+"""What came out as tables: in Markdown, in LaTeX, and as page.py shows them."""
 
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from evaluation.compare.contrast import Comparison, Summary
@@ -13,7 +14,22 @@ from evaluation.report import LOWER_IS_BETTER
 from evaluation.stats import Interval
 
 
-def markdown(comparison: Comparison) -> str:
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells as text, with what a reader has to know of them."""
+
+    notes: Sequence[str]
+    """Paragraphs in front."""
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """Notes and tables, one below the other."""
+    return "\n\n".join(piece for t in tables for piece in (*t.notes, table(t.head, t.rows)))
+
+
+def results(comparison: Comparison) -> list[Table]:
     """Two tables: what every arm scored, and its difference to the reference."""
     metrics = list(comparison.arms[0].metrics)
     titles = [f"{m} {'↓' if _lower(m) else '↑'}" for m in metrics]
@@ -45,16 +61,13 @@ def markdown(comparison: Comparison) -> str:
     if lone := [arm.arm for arm in comparison.arms if len(arm.seeds) == 1]:
         notes.append(f"One seed: {', '.join(lone)}. What another seed would change there is not in the intervals.")
     head = ["arm", "seeds", "generated tokens", *titles]
-    return "\n\n".join(
-        [
-            *notes,
-            table(head, scored),
-            table(["arm", "metric", f"minus {reference}", "p", "p (Holm)", "seeds"], tested),
-        ]
-    )
+    return [
+        Table(notes, head, scored),
+        Table([], ["arm", "metric", f"minus {reference}", "p", "p (Holm)", "seeds"], tested),
+    ]
 
 
-def race_markdown(found: Race) -> str:
+def race_table(found: Race) -> Table:
     """The tokens that every arm needed, and their share of the reference's budget."""
     budget = found.arms[0].budget
 
@@ -71,17 +84,17 @@ def race_markdown(found: Race) -> str:
         f"seeds, trailing mean of {WINDOW} evaluations."
     )
     head = ["arm", "generated tokens", "until reached", f"share of {reference}", "seeds that reach it"]
-    return f"{note}\n\n{table(head, [row(arm) for arm in found.arms])}"
+    return Table([note], head, [row(arm) for arm in found.arms])
 
 
-def versus_markdown(found: Sequence[Versus], reference: str) -> str:
+def versus_table(found: Sequence[Versus], reference: str) -> Table:
     """How often only one of two arms finds the side."""
     rows = [[v.arm, str(v.only_reference), str(v.only_arm), _p(v.p)] for v in found]
     note = "Items on whose side a majority of one arm's seeds lies, and not of the other's; exact McNemar test, not corrected."
-    return f"{note}\n\n{table(['arm', f'only {reference}', 'only the arm', 'p'], rows)}"
+    return Table([note], ["arm", f"only {reference}", "only the arm", "p"], rows)
 
 
-def slice_markdown(found: Slice) -> str:
+def slice_table(found: Slice) -> Table:
     """A row for each part and arm."""
     metrics = list(found.parts[0].arms[0].metrics) if found.parts else []
     rows = [
@@ -91,7 +104,7 @@ def slice_markdown(found: Slice) -> str:
     ]
     left = f" {found.left_out} more parts are smaller." if found.left_out else ""
     note = f"By {found.name}.{left} 95 % intervals; nothing is tested here."
-    return f"{note}\n\n{table([found.name, 'items', 'arm', *metrics], rows)}"
+    return Table([note], [found.name, "items", "arm", *metrics], rows)
 
 
 def latex(comparison: Comparison) -> str:

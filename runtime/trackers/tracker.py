@@ -7,7 +7,6 @@ attempt begins where the last one was safe, the steps of those last seconds may 
 """
 
 import json
-import os
 import time
 import uuid
 from collections import deque
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runtime.cluster import first_rank
 from runtime.files import write_json
 from runtime.trackers.base import About, Artifact, Backend, Cell, Kind
 
@@ -128,7 +128,7 @@ def open_tracker(report_to: Sequence[str], run: Path, about: About) -> Iterator[
     path, lines = about.folder / "trackers.json", dict[str, _Line]()
     about.folder.mkdir(parents=True, exist_ok=True)
     state = json.loads(path.read_text()) if path.is_file() else {}
-    for name in report_to if int(os.environ.get("RANK", "0")) == 0 else ():
+    for name in report_to if first_rank() else ():
         known = state.get(name) or {"id": uuid.uuid4().hex[:8], "step": -1}
         lines[name] = _Line(_open(name, about, known["id"]), known["id"], known["step"])
     tracker = Tracker(run, about.folder, lines)

@@ -130,7 +130,7 @@ def run(tmp_path: Path) -> Path:
     write_records(run / "data" / "records.jsonl", [record])
     row = {
         "uid": "train-0",
-        "text": say(-1.0),
+        "completion": say(-1.0),
         "fault": None,
         "parts": {"discriminate": 0.0},
         "reward": 0.25,
@@ -188,6 +188,9 @@ def test_a_person_does_the_same_by_keyboard(run):
         assert second != first
         page.keyboard.press("k")
         assert chosen.inner_text() == first
+        page.focus("[role=listbox]")
+        page.keyboard.press("ArrowDown")
+        assert chosen.inner_text() == second
         page.keyboard.press("/")
         page.keyboard.type("clip-05")
         assert chosen.count() == 1 and chosen.inner_text().startswith("clip-05")

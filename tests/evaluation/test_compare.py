@@ -12,7 +12,7 @@ from evaluation.compare.__main__ import main
 from evaluation.compare.contrast import compare
 from evaluation.compare.race import race
 from evaluation.compare.runs import read_arm, read_run
-from evaluation.compare.tables import markdown, race_markdown
+from evaluation.compare.tables import markdown, race_table, results
 from evaluation.stats import holm
 from runtime.errors import ConfigError, RecordError, StageError, UndertoneError
 from runtime.files import read_jsonl, write_json, write_jsonl
@@ -178,7 +178,7 @@ def test_the_table_by_hand(runs):
     for seed in range(2):
         write_run(runs / f"worse-{seed}", 1.0, seed + 7)
     write_run(runs / "a|b-0", 0.5, 0)
-    table = markdown(compare([*arms(runs, "worse", "a|b")], ["mae", "unparseable"], resamples=9))
+    table = markdown(results(compare([*arms(runs, "worse", "a|b")], ["mae", "unparseable"], resamples=9)))
     assert table.splitlines() == [
         "8 items. Means over seeds, 95 % intervals over seeds and 4 groups (9 bootstrap samples); Holm over a family of 2.",
         "",
@@ -194,7 +194,7 @@ def test_the_table_by_hand(runs):
         "| a/b | mae | -0.500 [-0.500, -0.500] | < 0.001 | < 0.001 | independent |",
         "| a/b | unparseable | +0.000 [+0.000, +0.000] | 1.000 | 1.000 | independent |",
     ]
-    sliced = markdown(compare(arms(runs, "plain", "hinted"), ["mae"], where=("conflict", True), resamples=9))
+    sliced = markdown(results(compare(arms(runs, "plain", "hinted"), ["mae"], where=("conflict", True), resamples=9)))
     assert sliced.startswith("4 items with conflict = true. Means")
     assert "One seed" not in sliced
     assert "| plain (reference) | 3 | 2,000 | 0.867 [" in sliced
@@ -229,7 +229,7 @@ def test_the_race_by_hand(tmp_path):
     assert (plain.budget, plain.tokens, plain.reached, plain.seeds) == (600, 600, 1, 1)
     assert (quick.budget, quick.tokens, quick.reached, quick.seeds) == (500, 400, 1, 2)
     assert (slow.budget, slow.tokens, slow.reached) == (500, None, 0)
-    assert race_markdown(found).splitlines() == [
+    assert markdown([race_table(found)]).splitlines() == [
         "Generated tokens until dev/polarity reached 0.500, where plain ended; mean over seeds, trailing mean of 3 "
         "evaluations.",
         "",
@@ -285,7 +285,7 @@ def test_an_arm_without_a_curve_is_unknown_and_a_reference_without_one_is_refuse
     plain = arms(runs, "plain")
     shown = race([*found, *plain], "dev/polarity")
     assert shown.level == pytest.approx(0.4)  # two evaluations: the mean of both
-    assert "| plain | unknown | unknown | - | - |" in race_markdown(shown)
+    assert "| plain | unknown | unknown | - | - |" in markdown([race_table(shown)])
     message = r"plain: no step of .*plain-0/eval/rl has both dev/polarity and tokens/generated .*; name a key that was"
     with pytest.raises(StageError, match=message):
         race([*plain, *found], "dev/polarity")

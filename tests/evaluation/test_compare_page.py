@@ -11,9 +11,9 @@ from test_compare import GOLD, write_run
 
 from evaluation.compare.__main__ import main
 from evaluation.compare.contrast import compare
-from evaluation.compare.runs import read_arm, read_run, read_sweep
+from evaluation.compare.runs import arms_of_sweep, read_arm, read_run
 from evaluation.compare.slices import applicable, slice_by
-from evaluation.compare.tables import latex, slice_markdown
+from evaluation.compare.tables import latex, slice_table
 from evaluation.compare.versus import majority, versus
 from runtime.errors import ConfigError, StageError
 from runtime.files import read_jsonl, write_jsonl
@@ -64,7 +64,7 @@ def test_slices_by_hand(runs):
     bins = slice_by("bin", found, ["mae"])
     assert [(p.value, p.items) for p in bins.parts] == [("-2", 2), ("+0", 2), ("+2", 2)]
     assert bins.left_out == 2
-    assert "2 more parts are smaller" in slice_markdown(bins)
+    assert "2 more parts are smaller" in slice_table(bins).notes[0]
 
 
 def test_difficulty_is_decided_by_all_arms_together(runs):
@@ -104,7 +104,7 @@ def test_a_sweep_becomes_arms_by_the_settings_that_differ(runs, tmp_path):
         config = OmegaConf.load(run / "config.yaml")
         config.hint, config.seed, config.run = {"strategy": arm}, int(seed), {"name": run.name}
         OmegaConf.save(config, run / "config.yaml")
-    found = read_sweep(tmp_path)
+    found = arms_of_sweep(tmp_path)
     assert [(a.name, [r.seed for r in a.runs]) for a in found] == [
         ("hint.strategy=calm", [0, 1, 2]),
         ("hint.strategy=wild", [0, 1, 2]),
@@ -118,7 +118,7 @@ def test_a_sweep_becomes_arms_by_the_settings_that_differ(runs, tmp_path):
     with pytest.raises(
         StageError, match=r"3 evaluated runs below it, of 1 different settings, and 2 or more are needed"
     ):
-        read_sweep(tmp_path)
+        arms_of_sweep(tmp_path)
 
 
 def test_an_offline_run_of_wandb_stands_for_the_run_that_it_lies_in(runs):

@@ -90,7 +90,8 @@ def test_ranks_that_sample_by_themselves_end_with_the_same_adapter(text_job, lor
     assert first
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
     said = [
-        {r["text"] for p in (job.folder / "rl" / "rollouts").glob(f"*rank{i}*") for r in read_jsonl(p)} for i in (0, 1)
+        {r["completion"] for p in (job.folder / "rl" / "rollouts").glob(f"*rank{i}*") for r in read_jsonl(p)}
+        for i in (0, 1)
     ]
     assert len(said[0] & said[1]) < len(said[0])  # the ranks do not draw the same numbers
 

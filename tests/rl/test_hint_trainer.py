@@ -275,7 +275,8 @@ def test_everything_that_was_said_is_kept(text_trainer, tmp_path):
                 "hint",
                 "told",
                 "level",
-                "text",
+                "completion",
+                "checked",
                 "fault",
                 "parts",
                 "reward",
@@ -287,10 +288,10 @@ def test_everything_that_was_said_is_kept(text_trainer, tmp_path):
         assert set(row["parts"]) == set(PARTS)
         assert row["stuck"] == (row["uid"] in ("r-0", "r-1", "r-2"))
         assert bool(row["hint"]) == (row["stuck"] and row["sibling"] >= 2)
-        assert row["text"].startswith(row["hint"])
+        assert row["completion"].startswith(row["hint"])
         assert 1 <= row["tokens"] <= 6
     last = read_jsonl(files[-1])
-    assert [r.text for g in trainer._groups for r in g.rollouts] == [row["text"] for row in last]
+    assert [r.text for g in trainer._groups for r in g.rollouts] == [row["completion"] for row in last]
     reward = read_jsonl(tmp_path / "rl" / "metrics.jsonl")[-1]["reward"]
     assert reward == pytest.approx(sum(row["reward"] for row in last) / len(last))
 

@@ -50,7 +50,7 @@ def test_what_is_still_to_be_stated_stays_so(tmp_path):
 
 def test_a_key_is_not_written_down(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", "not-for-files")
-    with pytest.raises(ConfigError, match=r"it holds a key, token or password.*put it into the environment"):
+    with pytest.raises(ConfigError, match=r"config run\.tags: holds a secret, .*name that in api_key_env"):
         compose_and_freeze("rl", [f"hydra.run.dir={tmp_path}", "run.tags=[not-for-files]"])
     assert not (tmp_path / "frozen-rl.yaml").exists()
 
