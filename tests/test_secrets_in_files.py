@@ -165,6 +165,6 @@ def test_the_trackers_hold_completions_chains_and_answers_beside_their_clips(pla
         row for row in trackio_run(trackio, "undertone", "studio-tiny_omni-seed0/rl-")["rows"] if "completions" in row
     ][1]
     for cell, row in zip(second["completions"]["_value"], said, strict=False):
-        assert (cell["step"], cell["uid"], cell["completion"]) == (2, row["uid"], row["text"])
-        assert cell["reward"] == row["reward"] and cell["text"] != row["text"]
+        assert (cell["step"], cell["uid"], cell["completion"]) == (2, row["uid"], row["completion"])
+        assert cell["reward"] == row["reward"] and cell["text"] != row["completion"]
         assert {f"parts/{part}": value for part, value in row["parts"].items()}.items() <= cell.items()
