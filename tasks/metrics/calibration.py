@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Bin:
     """Share that is right."""
 
 
-def bins_of(confidence: Sequence[float], right: Sequence[bool], bins: int, mass: bool = False) -> list[Bin]:
+def bins_of(confidence: ArrayLike, right: ArrayLike, bins: int, mass: bool = False) -> list[Bin]:
     """The points of a reliability diagram: bins that hold something, by ascending confidence.
 
     Args:
@@ -58,12 +59,12 @@ def expected_calibration_error(bins: Sequence[Bin]) -> float:
     return sum(b.n * abs(b.accuracy - b.confidence) for b in bins) / sum(b.n for b in bins)
 
 
-def brier(confidence: Sequence[float], right: Sequence[bool]) -> float:
+def brier(confidence: ArrayLike, right: ArrayLike) -> float:
     """Mean squared distance of confidence and outcome, in [0, 1]."""
     return float(np.mean((np.asarray(confidence, float) - np.asarray(right, float)) ** 2))
 
 
-def risks(confidence: Sequence[float], right: Sequence[bool]) -> np.ndarray:
+def risks(confidence: ArrayLike, right: ArrayLike) -> np.ndarray:
     """[N] risk(1) .. risk(N), in a tie the mean over its orders."""
     c_N, wrong_N = np.asarray(confidence, float), 1 - np.asarray(right, float)
     _, tie_N, size_T = np.unique(-c_N, return_inverse=True, return_counts=True)
@@ -77,7 +78,7 @@ def best_risks(n: int, wrong: int) -> np.ndarray:
     return np.maximum(0, k_N - (n - wrong)) / k_N
 
 
-def calibration_metrics(confidence: Sequence[float], right: Sequence[bool], bins: int) -> dict[str, float]:
+def calibration_metrics(confidence: ArrayLike, right: ArrayLike, bins: int) -> dict[str, float]:
     """All numbers of the top of this file.
 
     Args:
@@ -89,13 +90,14 @@ def calibration_metrics(confidence: Sequence[float], right: Sequence[bool], bins
         `ece` (equal width), `ece_mass`, `brier`, `aurc`, `aurc_best` (the least for as many errors), `risk` (share of wrong items,
         which is the AURC of a confidence that knows nothing), `confidence` (mean: above 1 - risk it is too sure).
     """
-    wrong = len(right) - int(np.sum(right))
+    n = len(np.asarray(right))
+    wrong = n - int(np.sum(right))
     return {
         "ece": expected_calibration_error(bins_of(confidence, right, bins)),
         "ece_mass": expected_calibration_error(bins_of(confidence, right, bins, mass=True)),
         "brier": brier(confidence, right),
         "aurc": float(risks(confidence, right).mean()),
-        "aurc_best": float(best_risks(len(right), wrong).mean()),
-        "risk": wrong / len(right),
-        "confidence": float(np.mean(confidence)),
+        "aurc_best": float(best_risks(n, wrong).mean()),
+        "risk": wrong / n,
+        "confidence": float(np.asarray(confidence, float).mean()),
     }
