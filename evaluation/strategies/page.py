@@ -23,7 +23,7 @@ def strategies_page(title: str, result: Mapping[str, Any]) -> str:
         result: what `strategies.json` holds.
     """
     sections = {
-        "Gain and cost": _table("Gain and cost", rows(result)) + "".join(map(_soft, notes(result))),
+        "Gain and cost": _tables(result) + "".join(map(_soft, notes(result))),
         "Over samples": _curves(result),
         "Does the share of the vote mean anything?": _calibration(result),
     }
@@ -36,11 +36,15 @@ def strategies_page(title: str, result: Mapping[str, Any]) -> str:
 """
 
 
-def _table(caption: str, lines: Sequence[Sequence[str]]) -> str:
-    """The first line is the head; names of rows may recur, so they are cells here."""
-    head, *body = lines
-    cells = {str(i): [f"<td>{escape(cell)}</td>" for cell in line] for i, line in enumerate(body, 1)}
-    return table(caption, ["", *head], cells)
+def _tables(result: Mapping[str, Any]) -> str:
+    """One table a metric: a row for each strategy."""
+    (_, *head), *body = rows(result)
+    pieces, n = [], len(result["strategies"])
+    for start in range(0, len(body), n):
+        metric = body[start][0]
+        cells = {name: [f"<td>{escape(cell)}</td>" for cell in line] for _, name, *line in body[start : start + n]}
+        pieces.append(f"<h3>{escape(metric)}</h3>{table(metric, head, cells)}")
+    return "".join(pieces)
 
 
 def _soft(sentence: str) -> str:
@@ -72,7 +76,7 @@ def _curve(metric: str, result: Mapping[str, Any]) -> str:
         ticks = [p["tokens"] for p in next(iter(result["curves"].values()))]
         axes.set_xticks(ticks, [f"{t:.0f}" for t in ticks], minor=False)
         axes.set(xlabel="generated tokens a clip", ylabel=metric)
-        axes.legend()
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)  # no corner is free for certain
         sizes = ", ".join(str(p["samples"]) for p in next(iter(result["curves"].values())))
         better = "lower" if metric in LOWER_IS_BETTER else "higher"
         return f"The first {sizes} of the same samples; {better} is better. Bands and bars: 95 % intervals."
