@@ -70,8 +70,8 @@ def _curve(metric: str, result: Mapping[str, Any]) -> str:
         for i, name in enumerate(singles, len(result["curves"])):
             found = result["strategies"][name]
             cell = found["metrics"][metric]
-            error = [[cell["value"] - cell["lo"]], [cell["hi"] - cell["value"]]]
-            axes.errorbar([found["tokens"]], [cell["value"]], error, color=SERIES[i], fmt="s", label=name)
+            axes.plot([found["tokens"]], [cell["value"]], color=SERIES[i], marker="s", linestyle="none", label=name)
+            axes.vlines(found["tokens"], cell["lo"], cell["hi"], color=SERIES[i])  # percentiles need not hold the value
         axes.set_xscale("log", base=2)
         ticks = [p["tokens"] for p in next(iter(result["curves"].values()))]
         axes.set_xticks(ticks, [f"{t:.0f}" for t in ticks], minor=False)

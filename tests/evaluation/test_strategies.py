@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from chromium import needs_chromium, opened
 from hypothesis import given
 from hypothesis import strategies as st
 from test_grading import Words, config
@@ -24,7 +25,7 @@ from tasks.base import Dataset
 from tasks.dc import GRAMMARS, Answer, parse
 from tasks.record import Record
 from tasks.studio.task import Studio
-from tasks.target import Class, LabelSet, Scalar, Space, Target
+from tasks.target import Class, Composite, IndexSet, LabelSet, Ordinal, Scalar, Space, Target, Text, Vector
 
 DC, PLAIN = GRAMMARS["dc"], GRAMMARS["answer"]
 SCALE = Scalar(0.0, -3.0, 3.0, 0.2)
@@ -100,6 +101,32 @@ def test_sets_vote_member_by_member():
     assert found.share == 1 / 4 and found.completion == "<answer>awe, joy</answer>"
 
 
+PAIR = {"mood": SCALE, "emotion": Class("joy", Space(("fear", "joy")))}
+
+
+@pytest.mark.parametrize(
+    ("like", "answers", "voted"),
+    [
+        (Ordinal(0, ("low", "middle", "high")), ("high", "middle", "high"), "high"),
+        (IndexSet(frozenset(), 5), ("1, 3", "3, 4", "3"), "3"),
+        (IndexSet(frozenset(), 5), ("none", "none", "2"), "none"),
+        (Vector(("awe", "joy"), (None, None), 0, 4), ("awe=1, joy=2", "awe=3", "awe=2, joy=4"), "awe=2.0, joy=3.0"),
+        (Vector(("awe", "joy"), (None, None), 0, 4), ("awe=1.0", "joy=2.0"), "none"),  # nothing that most of them rate
+        (Text(("a",)), ("so very sad", "how sad it is", "so sad"), "so sad"),
+        (
+            Composite(PAIR),
+            ('{"mood": "1.0", "emotion": "joy"}', '{"mood": "2.0", "emotion": "joy"}'),
+            '{"mood": "1.5", "emotion": "joy"}',
+        ),
+    ],
+)
+def test_every_kind_votes_and_what_is_shown_says_the_vote(like, answers, voted):
+    found = vote(plain(*answers, like=like), PLAIN)
+    assert found.value is not None and found.value.render() == voted
+    _, answer = read(found.completion, like, PLAIN)
+    assert answer is not None and answer.value == found.value
+
+
 def test_without_a_readable_sample_the_first_one_is_the_fault():
     assert vote([read("no idea"), read("none")], DC) == Vote(None, 0.0, "no idea")
 
@@ -109,6 +136,9 @@ def test_the_order_of_the_samples_changes_neither_vote_nor_share(answers, random
     samples = [read(text(a, "neutral")) for a in answers]
     ours, theirs = vote(samples, DC), vote(random.sample(samples, len(samples)), DC)
     assert (ours.value, ours.share) == (theirs.value, theirs.share)
+    for found in (ours, theirs):  # what is shown says the vote
+        _, answer = read(found.completion)
+        assert (answer and answer.value) == found.value
 
 
 # rerank
@@ -354,6 +384,20 @@ def test_the_page_shows_table_curve_and_both_diagrams():
     assert calibration_rows(result())[1] == ["ECE (equal width)", "0.333 [0.333, 0.333]"]
     bare = strategies_page("a run", result() | {"curves": {}, "calibration": None})
     assert bare.count("<svg") == 0 and "no samples were drawn" in bare
+
+
+def test_a_value_outside_of_its_percentiles_is_drawn():
+    found = result()
+    found["strategies"]["greedy"]["metrics"] = {"polarity": {"value": 0.4, "lo": 0.5, "hi": 0.6}}
+    assert strategies_page("a run", found).count("<svg") == 3
+
+
+@needs_chromium
+def test_a_browser_has_nothing_to_complain_of(tmp_path):
+    (tmp_path / "strategies.html").write_text(strategies_page("a <run>", result()))
+    with opened(tmp_path / "strategies.html") as page:
+        assert page.locator("h1").inner_text() == "a <run>"
+        assert page.locator("tbody tr").count() == 4 + 7 and page.locator("svg").count() == 3
 
 
 @pytest.mark.parametrize(
