@@ -308,12 +308,16 @@ def _check_labels(task: Task, like: Target, cfg: ExplanationConfig, verifier: Ve
 
 
 def make_grader(session: Session) -> Grader:
-    """The grader that `explanation=...` asks for.
+    """The grader that `explanation=...` asks for; see `grader_for`."""
+    return grader_for(session, session.section("explanation", ExplanationConfig))
+
+
+def grader_for(session: Session, cfg: ExplanationConfig) -> Grader:
+    """The grader that these settings ask for.
 
     Raises:
         ConfigError: for a bad setting, or where there is no such verifier.
     """
-    cfg: ExplanationConfig = session.section("explanation", ExplanationConfig)
     verifier = None if cfg.verifier is None else Cached(load_verifier(cfg.verifier))
     judge = Judge(session.section("judge", JudgeConfig), session.folder / "judge") if cfg.judge else None
     return Grader(session.task, session.data, cfg, verifier, judge)

@@ -31,9 +31,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from evaluation.answers import answer_logprob, gist
 from evaluation.panel import panel
 from evaluation.run import EvalConfig
-from models.engine.base import Completion, Sampling
+from models.engine.base import Sampling
 from models.engine.hf import HFEngine
 from models.load import ModelConfig, load_model, load_processor
 from models.media import has_sound
@@ -46,7 +47,7 @@ from runtime.seeds import seed_everything
 from tasks.base import Task
 from tasks.dc import Answer
 from tasks.record import Media, Record, View, read_records
-from tasks.target import Ordinal, Scalar, Target, Vector
+from tasks.target import Scalar, Target
 
 FILM = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi")
 SOUND = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac")
@@ -259,12 +260,6 @@ class Said:
 NO_ANSWER = "no answer"
 
 
-def gist(value: Target) -> str:
-    """What two answers have to share to count as the same: the side of a number, the words of anything else."""
-    coarse = value.coarse() if isinstance(value, Scalar | Ordinal | Vector) else None
-    return coarse or value.render()
-
-
 def ask(reader: Reader, clip: Clip, samples: int, temperature: float, seed: int, max_new_tokens: int) -> Said:
     """Ask about one clip: once for the likeliest answer, and for `samples` others, behind one prompt.
 
@@ -302,18 +297,6 @@ def ask(reader: Reader, clip: Clip, samples: int, temperature: float, seed: int,
         temperature,
         tuple(name for name in reader.kinds if name not in clip.views),
     )
-
-
-def answer_logprob(processor: Processor, said: Completion) -> float:
-    """Mean log-probability of the tokens of which any letter lies between <answer> and </answer>."""
-    texts = [processor.decode(said.token_ids[:n]) for n in range(len(said.token_ids) + 1)]
-    start, end = (texts[-1].index(tag) + length for tag, length in (("<answer>", len("<answer>")), ("</answer>", 0)))
-    inside = [
-        logprob
-        for logprob, before, after in zip(said.logprobs, texts[:-1], texts[1:], strict=True)
-        if len(before) < end and len(after) > start
-    ]
-    return sum(inside) / len(inside)
 
 
 # ---- the command

@@ -139,7 +139,7 @@ def evaluate(
         answers = [score.answer for score in task.grade(records, texts)]
         silenced[modality] = task.metrics([r.target for r in records], [a.value if a else None for a in answers])
     rows = zip(records, completions, scores, strict=True)
-    write_jsonl(folder / "predictions.jsonl", [_row(record, text, score) for record, text, score in rows])
+    write_jsonl(folder / "predictions.jsonl", [prediction_row(record, text, score) for record, text, score in rows])
     return {**result, "silenced": silenced}
 
 
@@ -158,7 +158,8 @@ def _modalities(record: Record, task: Task) -> set[str]:
     return found
 
 
-def _row(record: Record, completion: str, score: Score) -> dict[str, Any]:
+def prediction_row(record: Record, completion: str, score: Score) -> dict[str, Any]:
+    """A line of `predictions.jsonl`."""
     text, media = shown_of(record)
     return {
         "uid": record.uid,

@@ -69,20 +69,28 @@ def _tell(session: Session, settings: EvalConfig, folder: Path, tracker: Tracker
     tracker.made("result", predictions)
 
 
+def chosen_checkpoint(session: Session) -> tuple[str, Path]:
+    """Name and folder of what is evaluated: `eval.init`, or the newest checkpoint of the run.
+
+    Raises:
+        StageError: when there is none.
+    """
+    if session.cfg.eval.init:
+        return "init", Path(session.cfg.eval.init)
+    found = [n for n in ("rl", "sft") if (session.folder / n / "final").is_dir()]
+    if not found:
+        raise StageError(
+            f"evaluation: no checkpoint in {session.folder}; run `python -m sft` or `python -m rl` with the same run.name, "
+            "or name one with eval.init=FOLDER"
+        )
+    return found[0], session.folder / found[0] / "final"
+
+
 @verb("eval")
 def main(cfg: DictConfig) -> float | None:
     """Entry point; what it returns is what a sweeper looks at."""
     session = open_session(cfg, parent=cfg.eval.init)
-    if cfg.eval.init:
-        name, checkpoint = "init", Path(cfg.eval.init)
-    else:
-        found = [n for n in ("rl", "sft") if (session.folder / n / "final").is_dir()]
-        if not found:
-            raise StageError(
-                f"evaluation: no checkpoint in {session.folder}; run `python -m sft` or `python -m rl` with the same run.name, "
-                "or name one with eval.init=FOLDER"
-            )
-        name, checkpoint = found[0], session.folder / found[0] / "final"
+    name, checkpoint = chosen_checkpoint(session)
     result = run(session, name, checkpoint)
     print(print_table({"task": session.task.name, "baseline": result["baseline"], name: result}))
     return objective(session.folder, "evaluation")

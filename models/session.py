@@ -40,6 +40,7 @@ SECTIONS = (
     "judge",
     "rl",
     "eval",
+    "strategies",
     "baseline",
     "cluster",
 )

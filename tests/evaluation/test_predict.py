@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from planted import read_film, write_film
 from verbs import call
 
+from evaluation.answers import answer_logprob, gist
 from evaluation.panel import panel
-from evaluation.predict import NO_ANSWER, Clip, Reader, answer_logprob, ask, clips_of, gist, main, open_reader
+from evaluation.predict import NO_ANSWER, Clip, Reader, ask, clips_of, main, open_reader
 from models.engine.base import Completion
 from models.load import ModelConfig, base_checkpoint, load_model, load_processor, save_model
 from models.processor import Processor
