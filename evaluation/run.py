@@ -129,8 +129,7 @@ def evaluate(
     processor.prefetch(task.prompt(record, data.root) for record in records)
     completions = complete(task, model, processor, records, data.root, cfg)
     scores = (grade or task.grade)(records, completions)
-    graded = [(score.fault, score) for score in scores]
-    result = summarize(task, records, graded, train=data.split("train"), resamples=cfg.resamples, seed=seed)
+    result = score_and_write(task, records, completions, scores, data, cfg, folder, seed)
     silenced = {}
     for modality in cfg.silence:
         if modality not in shown:
@@ -138,9 +137,24 @@ def evaluate(
         texts = complete(task, model, processor, records, data.root, cfg, frozenset({modality}))
         answers = [score.answer for score in task.grade(records, texts)]
         silenced[modality] = task.metrics([r.target for r in records], [a.value if a else None for a in answers])
-    rows = zip(records, completions, scores, strict=True)
-    write_jsonl(folder / "predictions.jsonl", [prediction_row(record, text, score) for record, text, score in rows])
     return {**result, "silenced": silenced}
+
+
+def score_and_write(
+    task: Task,
+    records: Sequence[Record],
+    completions: Sequence[str],
+    scores: Sequence[Score],
+    data: Dataset,
+    cfg: EvalConfig,
+    folder: Path,
+    seed: int,
+) -> dict[str, Any]:
+    """Write `folder/predictions.jsonl`, and return what `score_predictions` returns."""
+    rows = zip(records, completions, scores, strict=True)
+    write_jsonl(folder / "predictions.jsonl", [_row(record, text, score) for record, text, score in rows])
+    graded = [(score.fault, score) for score in scores]
+    return summarize(task, records, graded, train=data.split("train"), resamples=cfg.resamples, seed=seed)
 
 
 def _modalities(record: Record, task: Task) -> set[str]:
@@ -158,8 +172,7 @@ def _modalities(record: Record, task: Task) -> set[str]:
     return found
 
 
-def prediction_row(record: Record, completion: str, score: Score) -> dict[str, Any]:
-    """A line of `predictions.jsonl`."""
+def _row(record: Record, completion: str, score: Score) -> dict[str, Any]:
     text, media = shown_of(record)
     return {
         "uid": record.uid,

@@ -43,23 +43,24 @@ def write_sound(path: Path, wave_T: np.ndarray) -> None:
     soundfile.write(path, wave_T, RATE, format="WAV", subtype="FLOAT")
 
 
-def replace_sound(source: Path, path: Path, wave_T: np.ndarray) -> None:
+def replace_sound(source: Path, path: Path, wave_T: np.ndarray | None) -> None:
     """A film with another sound; its pictures are copied packet by packet.
 
     Args:
         source: anything that FFmpeg reads, with a video stream.
         path: gets a Matroska file.
-        wave_T: float32 samples at 16 kHz.
+        wave_T: float32 samples at 16 kHz; None for a silent film.
     """
     with av.open(str(source)) as film, av.open(str(path), "w", format="matroska") as out:
         pictures = film.streams.video[0]
         copy = out.add_stream_from_template(pictures)
-        track = _track(out)
+        track = None if wave_T is None else _track(out)
         for packet in film.demux(pictures):
             if packet.dts is not None:  # the last one, which is empty, has none
                 packet.stream = copy
                 out.mux(packet)
-        _add(out, track, wave_T)
+        if track is not None and wave_T is not None:
+            _add(out, track, wave_T)
 
 
 def freeze_frames(source: Path, path: Path, share: float, fps: float, rng: np.random.Generator) -> None:

@@ -41,6 +41,7 @@ SECTIONS = (
     "rl",
     "eval",
     "strategies",
+    "robustness",
     "baseline",
     "cluster",
 )

@@ -31,6 +31,7 @@ def compare_page(
     items: Sequence[Versus],
     slices: Sequence[Slice],
     race: Race | None,
+    curves: str | None = None,
 ) -> str:
     """The page.
 
@@ -40,6 +41,7 @@ def compare_page(
         items: McNemar's counts.
         slices: parts of the items.
         race: for tokens, where it was asked for.
+        curves: HTML that stands in the place of the curves of training.
     """
     sections = {
         "Results": _tables(results(comparison)),
@@ -47,7 +49,7 @@ def compare_page(
         **({"Tokens": _tables([race_table(race)])} if race else {}),
         "Parts of the items": "".join(f"<h3>{escape(s.name)}</h3>{_tables([slice_table(s)])}" for s in slices)
         or missing("No slice has two parts."),
-        "Curves": _curves(arms),
+        "Curves": _curves(arms) if curves is None else curves,
         "Examples": _examples(arms),
         "Runs": _runs(arms),
     }

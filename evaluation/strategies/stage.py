@@ -16,8 +16,7 @@ import torch
 from evaluation.compare.contrast import compare
 from evaluation.compare.runs import Arm, read_run
 from evaluation.grading import ExplanationConfig, grader_for
-from evaluation.run import EvalConfig, prediction_row
-from evaluation.score import summarize
+from evaluation.run import EvalConfig, score_and_write
 from evaluation.strategies.config import NAMES, SAMPLED, StrategiesConfig
 from evaluation.strategies.decide import Clip, Decision, decide, sizes, vote
 from evaluation.strategies.draw import DRAWN, Drawn, draw, drawn_from_json
@@ -28,7 +27,7 @@ from models.engine.hf import HFEngine
 from models.load import load_model, load_processor
 from models.session import Session
 from runtime.errors import ConfigError, RecordError
-from runtime.files import digest, read_jsonl, write_json, write_jsonl, write_text
+from runtime.files import digest, read_jsonl, write_json, write_text
 from runtime.run import run_stage
 from tasks.base import Grade, Task
 from tasks.dc import Answer
@@ -171,11 +170,9 @@ def _score(
     def work() -> dict[str, Any]:
         completions = [d.completion for d in decisions]
         scores = grader_for(session, explanation).grade(records, completions)
-        rows = zip(records, completions, scores, strict=True)
-        write_jsonl(folder / "predictions.jsonl", [prediction_row(record, text, score) for record, text, score in rows])
-        graded = [(score.fault, score) for score in scores]
-        train = session.data.split("train")
-        scored = summarize(session.task, records, graded, train=train, resamples=settings.resamples, seed=session.seed)
+        scored = score_and_write(
+            session.task, records, completions, scores, session.data, settings, folder, session.seed
+        )
         return scored | {"cost": costs(decisions)}
 
     stated = session.settings(explanation=explanation) | {

@@ -1,0 +1,1 @@
+"""What a checkpoint still knows when its input gets worse; see `__main__.py`."""
