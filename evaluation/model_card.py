@@ -72,7 +72,12 @@ model = {cls}.from_pretrained(FOLDER){after}
 
 Trained with pictures of {low} to {high} pixels and at most {frames} frames of a video, {fps:g} a second{sound}. The processor of
 transformers has a size of its own for videos: give it `videos_kwargs={{"size": {size}, "fps": {fps:g}}}`."""
-VLLM = '\n\n    vllm serve FOLDER --limit-mm-per-prompt \'{"audio": 2, "image": 1, "video": 1}\''
+VLLM = """
+
+    vllm serve FOLDER {options}
+
+answers as the thinker did in training where it is shown the same frames: vLLM picks those of a film by itself. A film's own sound
+is heard when it is sent beside it, as a part of its own."""
 
 
 def card(run: Path, checkpoint: Path, cfg: DictConfig, form: str, *, spoken: bool, licence: str | None) -> str:
@@ -124,12 +129,22 @@ def card(run: Path, checkpoint: Path, cfg: DictConfig, form: str, *, spoken: boo
             sound=", with the sound of a video inside of it" if model["audio_in_video"] else "",
             size=json.dumps(size),
         )
-        + (VLLM if form == "omni" else ""),
+        + (VLLM.format(options=shlex.join(serving(model["fps"], size))) if form == "omni" else ""),
         commands="\n".join(f"    {line}" for line in dict.fromkeys(map(_command, attempts))) or "There is no manifest.",
         versions=_versions(attempts),
         lineage=_lineage(manifest.get("lineage", {})),
     )
     return redact_text(f"---\n{OmegaConf.to_yaml(OmegaConf.create(head))}---\n{PLACE.sub('', body)}")
+
+
+def serving(fps: float, size: Mapping[str, int]) -> list[str]:
+    """Options with which vLLM shows a film as it was shown in training; without them, it takes more pictures, and larger ones."""
+    shown = {"videos_kwargs": {"size": dict(size)}, "fps": fps}
+    return [
+        *("--limit-mm-per-prompt", json.dumps({"audio": 2, "image": 1, "video": 1})),
+        *("--media-io-kwargs", json.dumps({"video": {"num_frames": -1, "fps": fps}})),
+        *("--mm-processor-kwargs", json.dumps(shown)),
+    ]
 
 
 SPEECH = {

@@ -241,8 +241,8 @@ def _write_settings(
         )
         if base is not None and (base.folder / SPEAKERS).is_file():
             shutil.copyfile(base.folder / SPEAKERS, folder / SPEAKERS)
-        else:  # transformers looks for it, also where nobody speaks
-            torch.save({}, folder / SPEAKERS)
+        else:  # generate() looks its default speaker up, also where nobody speaks
+            torch.save({"Chelsie": {}}, folder / SPEAKERS)
     write_json(folder / "config.json", config)
     real = processor.processor
     assert isinstance(real, Qwen2_5OmniProcessor)
