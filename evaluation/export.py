@@ -16,8 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from evaluation.model_card import card
 from evaluation.predict import find_checkpoint
-from models.export import FORMS, Base, check_whole, export, open_base
+from models.export import FORMS, check_whole, export
 from models.load import ModelConfig, load_model, load_processor
+from models.omni_base import Base, open_base
 from runtime.config import check_sections, section
 from runtime.errors import ConfigError, UndertoneError
 from runtime.files import write_text

@@ -10,74 +10,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from evaluation.card_text import FORM, HEARD, SPEECH, TEXT, USE, VLLM, serving
 from runtime.secrets import redact, redact_command, redact_text
 from tasks.record import read_records
 
 PLACE = re.compile(r"(?<![\w.:/])/(?:[^/\s,'\"\]\[]+/)+")
 """Folders of an absolute path: a place on somebody's machine."""
-
-TEXT = """
-# {title}
-
-{form} It was trained by Undertone to say how a speaker feels: it discriminates first (which direction), calibrates then (how
-much, or which exactly), and explains itself.
-
-**Licence**: {licence}
-
-## Data
-
-{data}
-
-## Training
-
-{training}
-
-## Rewards
-
-{rewards}
-
-Hints: {hint}
-
-## Results
-
-{results}
-
-## Limits
-
-It has seen the speakers and languages of `{task}` and no others, and what people show is not what they feel. It is no tool for
-diagnosis, and not for decisions about people. {speech}
-
-## Use
-
-{use}
-
-## How it was made
-
-{commands}
-
-{versions}
-
-{lineage}
-"""
-
-FORM = {
-    "omni": "A full Qwen2.5-Omni checkpoint whose thinker was trained, for transformers and vLLM.",
-    "thinker": "The thinker of a Qwen2.5-Omni, without talker and voices, for transformers.",
-}
-USE = """```python
-from transformers import AutoProcessor, {cls}
-processor = AutoProcessor.from_pretrained(FOLDER)
-model = {cls}.from_pretrained(FOLDER){after}
-```
-
-Trained with pictures of {low} to {high} pixels and at most {frames} frames of a video, {fps:g} a second{sound}. The processor of
-transformers has a size of its own for videos: give it `videos_kwargs={{"size": {size}, "fps": {fps:g}}}`."""
-VLLM = """
-
-    vllm serve FOLDER {options}
-
-answers as the thinker did in training where it is shown the same frames: vLLM picks those of a film by itself. A film's own sound
-is heard when it is sent beside it, as a part of its own."""
 
 
 def card(run: Path, checkpoint: Path, cfg: DictConfig, form: str, *, spoken: bool, licence: str | None) -> str:
@@ -129,7 +67,7 @@ def card(run: Path, checkpoint: Path, cfg: DictConfig, form: str, *, spoken: boo
             sound=", with the sound of a video inside of it" if model["audio_in_video"] else "",
             size=json.dumps(size),
         )
-        + (VLLM.format(options=shlex.join(serving(model["fps"], size))) if form == "omni" else ""),
+        + _served(model, form),
         commands="\n".join(f"    {line}" for line in dict.fromkeys(map(_command, attempts))) or "There is no manifest.",
         versions=_versions(attempts),
         lineage=_lineage(manifest.get("lineage", {})),
@@ -137,20 +75,11 @@ def card(run: Path, checkpoint: Path, cfg: DictConfig, form: str, *, spoken: boo
     return redact_text(f"---\n{OmegaConf.to_yaml(OmegaConf.create(head))}---\n{PLACE.sub('', body)}")
 
 
-def serving(fps: float, size: Mapping[str, int]) -> list[str]:
-    """Options with which vLLM shows a film as it was shown in training; without them, it takes more pictures, and larger ones."""
-    shown = {"videos_kwargs": {"size": dict(size)}, "fps": fps}
-    return [
-        *("--limit-mm-per-prompt", json.dumps({"audio": 2, "image": 1, "video": 1})),
-        *("--media-io-kwargs", json.dumps({"video": {"num_frames": -1, "fps": fps}})),
-        *("--mm-processor-kwargs", json.dumps(shown)),
-    ]
-
-
-SPEECH = {
-    True: "Talker and voices are those of the base: they were not trained with this thinker, and its speech was not listened to.",
-    False: "It writes and does not speak: there was no talker to put beside the thinker.",
-}
+def _served(model: Mapping[str, Any], form: str) -> str:
+    if form == "thinker":
+        return ""
+    options = shlex.join(serving(model["fps"], model["video_size"]))
+    return VLLM.format(options=options, heard=HEARD[model["audio_in_video"]])
 
 
 def _read(path: Path) -> dict[str, Any]:

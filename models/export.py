@@ -11,19 +11,16 @@ model itself, one shard and one tensor are in memory.
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import safe_open
 from transformers import Qwen2_5OmniProcessor, Qwen2_5OmniThinkerForConditionalGeneration
 
 from models.engine.weights import policy_weights
+from models.omni_base import Base, Shapes, headers
 from models.processor import Processor
 from models.shards import Shards
 from models.shared_prefix import thinker
@@ -35,65 +32,6 @@ HEAD, EMBEDDING = "thinker.lm_head.weight", "thinker.model.embed_tokens.weight"
 SPEAKERS = "spk_dict.pt"
 SHOWN = 5
 """Names in a message; the rest is counted."""
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """A full Omni checkpoint on disk."""
-
-    folder: Path
-    config: Mapping[str, Any]
-    file_of: Mapping[str, Path]
-    """Of each tensor."""
-    shapes: Shapes
-
-    @property
-    def kept(self) -> list[str]:
-        """Tensors that are not the thinker's, in the order of files and names."""
-        names = [name for name in self.shapes if not name.startswith("thinker.")]
-        return sorted(names, key=lambda name: (self.file_of[name], name))
-
-
-def open_base(base: str) -> Base:
-    """Look at a full checkpoint without reading its weights.
-
-    Args:
-        base: a folder, or a hub name, which is downloaded.
-
-    Raises:
-        ConfigError: for one that is not there, or is no full Qwen2.5-Omni.
-    """
-    try:
-        folder = Path(base) if Path(base).is_dir() else Path(snapshot_download(base))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, ValueError) as error:
-        raise ConfigError(
-            f"base={base}: no such folder, and not to be had from the hub ({type(error).__name__}); name a folder, or download it"
-        ) from None
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if config.get("model_type") != "qwen2_5_omni":
-        raise ConfigError(
-            f"base={base}: a full Qwen2.5-Omni says model_type qwen2_5_omni in its config.json, this one says "
-            f"{config.get('model_type')!r}; name the checkpoint that the thinker was taken from, such as Qwen/Qwen2.5-Omni-7B"
-        )
-    shapes, file_of = _headers(folder)
-    if not shapes:
-        raise ConfigError(f"base={base}: holds no .safetensors file; download it whole")
-    return Base(folder, config, file_of, shapes)
-
-
-def _headers(folder: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, Path]]:
-    """Shape and file of every tensor of a checkpoint."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    file_of: dict[str, Path] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118  (not a dict)
-                shapes[name], file_of[name] = tuple(file.get_slice(name).get_shape()), path
-    return shapes, file_of
-
 
 # ---- every tensor is accounted for
 
@@ -134,7 +72,7 @@ def check_whole(checkpoint: Path, model: torch.nn.Module) -> None:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     else:
         wanted = _shapes(model)
-        saved = {n if n.startswith("thinker.") else f"thinker.{n}": s for n, s in _headers(checkpoint)[0].items()}
+        saved = {n if n.startswith("thinker.") else f"thinker.{n}": s for n, s in headers(checkpoint)[0].items()}
         if HEAD not in wanted:
             saved.pop(HEAD, None)
         found = {n: s for n, s in saved.items() if not n.startswith(("thinker.talker.", "thinker.token2wav."))}

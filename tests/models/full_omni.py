@@ -18,7 +18,7 @@ PARTS = ("thinker.", "talker.", "token2wav.")
 
 def write_full(folder: Path, thinker: Qwen2_5OmniThinkerForConditionalGeneration, shard: str = "500KB") -> Path:
     """The config of `thinker`, random weights everywhere, in files of `shard`."""
-    width = thinker.config.text_config.hidden_size
+    width = thinker.lm_head.in_features
     talker = Qwen2_5OmniTalkerConfig(
         vocab_size=64,
         embedding_size=width,

@@ -15,10 +15,11 @@ import pytest
 import torch
 from vllm_cases import EXACT, GREEDY, QUESTIONS
 
-from evaluation.model_card import serving
+from evaluation.card_text import serving
 from models.engine.hf import HFEngine
-from models.export import export, open_base
+from models.export import export
 from models.load import ModelConfig, base_checkpoint, load_model
+from models.omni_base import open_base
 from models.parts import openai_part
 from models.processor import MediaSettings, Processor
 from tests.models.full_omni import write_full
