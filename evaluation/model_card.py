@@ -34,9 +34,11 @@ def card(run: Path, checkpoint: Path, cfg: DictConfig, form: str, *, spoken: boo
     summary, manifest = _read(run / "summary.json"), _read(run / "manifest.json")
     attempts = manifest.get("attempts", [])
     name = f"Undertone {model['name']} on {task['name']}"
-    stage = checkpoint.parent.name
-    result = summary.get(stage) or _read(run / "eval" / stage / "stage.json").get("result", {})
-    known = model["source"] != "tiny_omni" and "/" in model["source"] and not Path(model["source"]).is_absolute()
+    stage, *where = checkpoint.absolute().relative_to(run.absolute()).parts
+    # what was evaluated is the end of a stage, not what was saved on the way
+    evaluated = where == ["final"]
+    result = (summary.get(stage) or _read(run / "eval" / stage / "stage.json").get("result", {})) if evaluated else {}
+    known = model["source"].count("/") == 1 and not Path(model["source"]).exists()
     head: dict[str, Any] = {"license": licence} if licence else {}
     head |= {"library_name": "transformers", "pipeline_tag": "any-to-any", "datasets": [task["name"]]}
     head |= {"base_model": model["source"]} if known else {}

@@ -180,6 +180,16 @@ def test_a_run_without_evaluation_says_so(run, tmp_path):
     assert "model-index" not in metadata_load(tmp_path / "out" / "README.md")  # type: ignore[operator]
 
 
+def test_a_checkpoint_on_the_way_is_not_given_the_metrics_of_the_end(run, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    shutil.copytree(copied / "rl" / "final", copied / "rl" / "checkpoints" / "checkpoint-2")
+    export_run(copied / "rl" / "checkpoints" / "checkpoint-2", tmp_path / "out", "thinker", None, None)
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "It was not evaluated in its run." in text and "0.625" not in text
+    assert "| sft | max_steps" in text and "| rl | max_steps" in text
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -8,11 +8,14 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from vllm_cases import EXACT, GREEDY, QUESTIONS
 
 from evaluation.card_text import serving
@@ -33,12 +36,9 @@ OPTIONS = ["--max-model-len", "1024", "--enforce-eager", "--kv-cache-memory-byte
 
 @pytest.fixture(scope="module")
 def trained(tiny: tuple[ModelConfig, torch.nn.Module, Processor]) -> torch.nn.Module:
-    """The tiny thinker after a step in every weight."""
-    model = load_model(tiny[0], base_checkpoint(tiny[0]), train=False).eval()
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight += 0.2 * weight.std() * torch.randn_like(weight) if weight.numel() > 1 else 0
+    """A tiny thinker of other weights, which says other things than the one in the base."""
+    cfg = replace(tiny[0], seed=5)
+    model = load_model(cfg, base_checkpoint(cfg), train=False).eval()
     return model
 
 
@@ -79,14 +79,19 @@ def url(trained, tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 @pytest.fixture(scope="module")
 def films(clips: Path) -> Path:
-    """Beside the clips, films of which every frame is shown: which ones are picked is each reader's own business."""
+    """Beside the clips, films of which every frame is shown, and pictures that stay as large as they are.
+
+    Which frames are picked, and to the last bit how a picture is resized, is each reader's own business.
+    """
     for i, frames in enumerate((8, 4)):
         write_mp4(clips / f"film{i}.mp4", frames=frames, fps=4, size=(112, 112))
+        pixels = np.random.default_rng(i).integers(256, size=(84 + 28 * i, 112, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(clips / f"picture{i}.png")
     return clips
 
 
 def asked(views: tuple[str, ...], films: Path, i: int) -> list[dict[str, Any]]:
-    stem = {"video": "film"}
+    stem = {"video": "film", "image": "picture"}
     parts = [
         {"type": view, "path": str(films / f"{stem.get(view, '')}{(i + j) % 2}.{ENDING[view]}"), "span": None}
         for j, view in enumerate(views)
