@@ -80,7 +80,7 @@ def open_reader(checkpoint: Path) -> Reader:
     Raises:
         StageError: when there is no checkpoint, or no run around it.
     """
-    run, final = _find(checkpoint)
+    run, final = find_checkpoint(checkpoint)
     cfg = OmegaConf.load(run / "config.yaml")
     assert isinstance(cfg, DictConfig)
     task: Task = make(cfg, "task")
@@ -92,7 +92,7 @@ def open_reader(checkpoint: Path) -> Reader:
     return Reader(task, records[0], kinds, HFEngine(model, processor), processor, settings.max_new_tokens)
 
 
-def _find(checkpoint: Path) -> tuple[Path, Path]:
+def find_checkpoint(checkpoint: Path) -> tuple[Path, Path]:
     """The run, and the checkpoint in it."""
     if (checkpoint / "config.yaml").is_file():
         found = next((checkpoint / s / "final" for s in ("rl", "sft") if (checkpoint / s / "final").is_dir()), None)
