@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from evaluation.model_card import card
 from evaluation.predict import find_checkpoint
 from models.export import FORMS, check_whole, export
-from models.load import ModelConfig, load_model, load_processor
+from models.load import ModelConfig, base_checkpoint, load_model, load_processor
 from models.omni_base import Base, open_base
 from runtime.config import check_sections, section
 from runtime.errors import ConfigError, UndertoneError
@@ -57,9 +57,11 @@ def export_run(checkpoint: Path, folder: Path, form: str, base: str | None, lice
     model = load_model(model_cfg, final, train=False)
     check_whole(final, model)
     text = card(run, final, cfg, form, spoken=full is not None, licence=licence)
+    # what is saved on the way of a stage has no processor; nothing is trained in it, so that of the start is the same
+    whole = (final / "processor_config.json").is_file()
     export(
         model,
-        load_processor(model_cfg, final),
+        load_processor(model_cfg, final if whole else base_checkpoint(model_cfg)),
         folder,
         form,
         full,

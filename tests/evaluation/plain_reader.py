@@ -25,9 +25,10 @@ batch = processor(
     padding=True,
     return_tensors="pt",
 )
-options = {"return_audio": False, "thinker_max_new_tokens": int(count), "thinker_do_sample": False}
-if "Thinker" in kind:
-    options = {"max_new_tokens": int(count), "do_sample": False}
+# media tokens are never said by our engines, and an untrained model would
+options = {"max_new_tokens": int(count), "do_sample": False, "suppress_tokens": shown["forbidden"].tolist()}
+if "Thinker" not in kind:
+    options = {"generation_mode": "text"} | {f"thinker_{name}": value for name, value in options.items()}
 with torch.no_grad():
     said = model.generate(**batch, use_audio_in_video=False, **options)
 length = batch["input_ids"].shape[1]

@@ -89,7 +89,14 @@ def clip(tiny, studio, studio_data, tmp_path_factory: pytest.TempPathFactory):
     path = tmp_path_factory.mktemp("clip") / "clip.npz"
     text = tiny[2].processor.apply_chat_template(shown.turns, tokenize=False, add_generation_prompt=True)
     text = text if isinstance(text, str) else text[0]
-    np.savez(path, prompt=text, sound=shown.sounds[0], frames=shown.videos[0].numpy(), fps=shown.fps)
+    np.savez(
+        path,
+        prompt=text,
+        sound=shown.sounds[0],
+        frames=shown.videos[0].numpy(),
+        fps=shown.fps,
+        forbidden=processor.forbidden_ids,
+    )
     return processor.encode(prompt), processor, path
 
 
@@ -184,10 +191,14 @@ def test_a_checkpoint_on_the_way_is_not_given_the_metrics_of_the_end(run, tmp_pa
     copied = tmp_path / "run"
     shutil.copytree(run, copied)
     shutil.copytree(copied / "rl" / "final", copied / "rl" / "checkpoints" / "checkpoint-2")
+    (copied / "rl" / "checkpoints" / "checkpoint-2" / "processor_config.json").unlink()  # as the trainers leave it
     export_run(copied / "rl" / "checkpoints" / "checkpoint-2", tmp_path / "out", "thinker", None, None)
     text = (tmp_path / "out" / "README.md").read_text()
     assert "It was not evaluated in its run." in text and "0.625" not in text
     assert "| sft | max_steps" in text and "| rl | max_steps" in text
+    export_run(copied, tmp_path / "end", "thinker", None, None)
+    names = ("processor_config.json", "tokenizer.json", "chat_template.jinja", "model.safetensors", "config.json")
+    assert all((tmp_path / "out" / name).read_bytes() == (tmp_path / "end" / name).read_bytes() for name in names)
 
 
 @pytest.mark.parametrize(
