@@ -48,8 +48,8 @@ def results(comparison: Comparison) -> list[Table]:
             c.arm,
             c.metric,
             f"{c.difference.value:+.3f} [{c.difference.lo:+.3f}, {c.difference.hi:+.3f}]",
-            _p(c.difference.p),
-            _p(c.holm),
+            p_text(c.difference.p),
+            p_text(c.holm),
             "paired" if c.paired else "independent",
         ]
         for c in comparison.contrasts
@@ -89,7 +89,7 @@ def race_table(found: Race) -> Table:
 
 def versus_table(found: Sequence[Versus], reference: str) -> Table:
     """How often only one of two arms finds the side."""
-    rows = [[v.arm, str(v.only_reference), str(v.only_arm), _p(v.p)] for v in found]
+    rows = [[v.arm, str(v.only_reference), str(v.only_arm), p_text(v.p)] for v in found]
     note = "Items on whose side a majority of one arm's seeds lies, and not of the other's; exact McNemar test, not corrected."
     return Table([note], ["arm", f"only {reference}", "only the arm", "p"], rows)
 
@@ -159,5 +159,6 @@ def _count(x: float | None) -> str:
     return "unknown" if x is None else f"{x:,.0f}"
 
 
-def _p(p: float) -> str:
+def p_text(p: float) -> str:
+    """With three digits, and never 0."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

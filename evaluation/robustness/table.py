@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from evaluation.compare.contrast import Comparison
-from evaluation.compare.tables import span
+from evaluation.compare.tables import p_text, span
 from evaluation.plot import INK, SERIES, plot
 from evaluation.report import LOWER_IS_BETTER
 from evaluation.robustness.conditions import Condition
@@ -30,7 +30,7 @@ def printed(found: Comparison) -> str:
             versus = ["", "", ""]
             if (c := differences.get((metric, arm.arm))) is not None:
                 d = c.difference
-                versus = [f"{d.value:+.3f} [{d.lo:+.3f}, {d.hi:+.3f}]", f"{d.p:.3f}", f"{c.holm:.3f}"]
+                versus = [f"{d.value:+.3f} [{d.lo:+.3f}, {d.hi:+.3f}]", p_text(d.p), p_text(c.holm)]
             rows.append((title if arm.arm == CLEAN else "", arm.arm, span(arm.metrics[metric]), *versus))
     rows.insert(0, ("metric", "condition", "value", f"minus {CLEAN}", "p", "p (Holm)"))
     width = max(len(title) for title, *_ in rows)

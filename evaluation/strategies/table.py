@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from evaluation.compare.tables import p_text
 from evaluation.report import LOWER_IS_BETTER
 from evaluation.score import align
 from evaluation.strategies.config import REFERENCE, SAMPLED
@@ -81,7 +82,7 @@ def calibration_rows(result: Mapping[str, Any]) -> list[list[str]]:
 
 def _versus(d: Mapping[str, Any]) -> list[str]:
     difference = f"{d['value']:+.3f} [{d['lo']:+.3f}, {d['hi']:+.3f}]"
-    return [difference, f"{d['p']:.3f}", f"{d['holm']:.3f}", "-" if d["gain"] is None else f"{d['gain']:+.4f}"]
+    return [difference, p_text(d["p"]), p_text(d["holm"]), "-" if d["gain"] is None else f"{d['gain']:+.4f}"]
 
 
 def _span(cell: Mapping[str, float]) -> str:
