@@ -61,7 +61,7 @@ def card(run: Path, checkpoint: Path, cfg: DictConfig, form: str, *, spoken: boo
         speech="" if form == "thinker" else SPEECH[spoken],
         use=USE.format(
             cls=f"Qwen2_5Omni{'Thinker' if form == 'thinker' else ''}ForConditionalGeneration",
-            after="" if form == "thinker" else "    # generation_mode='text' in generate(): no speech",
+            after="" if form == "thinker" else "    # text alone: model.thinker.generate(...)",
             low=size.get("shortest_edge"),
             high=size.get("longest_edge"),
             frames=model["max_frames"],

@@ -28,7 +28,7 @@ batch = processor(
 # media tokens are never said by our engines, and an untrained model would
 options = {"max_new_tokens": int(count), "do_sample": False, "suppress_tokens": shown["forbidden"].tolist()}
 if "Thinker" not in kind:
-    options = {"generation_mode": "text"} | {f"thinker_{name}": value for name, value in options.items()}
+    model = model.thinker  # the full model's own generate() fails where there is no talker (transformers 5.23)
 with torch.no_grad():
     said = model.generate(**batch, use_audio_in_video=False, **options)
 length = batch["input_ids"].shape[1]
