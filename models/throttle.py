@@ -7,10 +7,11 @@ ladder of limits 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ...:
     a window     every place is filled twice or more, and the work that ends per second is the rate
     a look       one window on a rung beside home, right after one at home; only these two are compared, so that a server (or a
                  machine) that is slower today than it was an hour ago misleads nobody
-    up           home moves there if the rate is higher by more than SLACK, and looks further. Until a look up fails for the
-                 first time, the step is an OCTAVE, which doubles the limit
-    down         home moves there if the rate is not lower by more than SLACK
-    in vain      the next look in that direction comes after 2 windows, then 4, 8, ... up to LONGEST
+    up           by an OCTAVE, which doubles the limit, or by a rung: home moves there if the rate is higher by more than SLACK.
+                 Near the best limit a rung is worth less than a window's noise; an octave is not, and brings home back from
+                 where chance has led it
+    down         by a rung: home moves there if the rate is not lower by more than SLACK
+    in vain      the next look of that kind comes after 2 windows, then 4, 8, ... up to LONGEST; of an octave after 8, then 64
     refusals     429 or 503, CHANCE of them in a window: two rungs down at once, or back home from a look
 
 """
@@ -28,11 +29,12 @@ SLACK = 0.02
 """Share of throughput that is given up for fewer requests in flight."""
 LEAST = 8
 """Requests in the shortest window."""
-OCTAVE = 4
 CHANCE = 2
 """One refusal alone may be chance."""
-LONGEST = 16
-UP, DOWN = 1, -1
+OCTAVE, UP, DOWN = 4, 1, -1
+"""The looks, in rungs; the first that is due is taken."""
+LONGEST = {OCTAVE: 64, UP: 16, DOWN: 16}
+"""Windows between looks in vain. A server that suffers under load suffers most from an octave."""
 
 
 @dataclass(slots=True)
@@ -65,9 +67,10 @@ class Throttle:
         self._rate: float | None = None
         """At home, in the window that has just ended."""
         self._step = OCTAVE
-        self._hold = {UP: 1, DOWN: 1}
-        self._due = {UP: 0, DOWN: 0}
-        """From which window on there is a look in that direction."""
+        """Of the look that is being taken, or was last."""
+        self._hold = dict.fromkeys(LONGEST, 1)
+        self._due = dict.fromkeys(LONGEST, 0)
+        """From which window on there is a look of that kind."""
         self._windows = self._epoch = self._in_flight = 0
         self._queue: deque[asyncio.Future[None]] = deque()
         self._restart()
@@ -145,38 +148,42 @@ class Throttle:
     def _measured(self, rate: float) -> None:
         """A window has ended."""
         self._windows += 1
-        direction = UP if self._rung > self._home else DOWN
         if self._rung == self._home:
             self._rate = rate
         else:
             assert self._rate is not None, "a look comes right after a window at home"
-            if rate > self._rate * (1 + SLACK if direction == UP else 1 - SLACK):
+            if rate > self._rate * (1 - SLACK if self._step == DOWN else 1 + SLACK):
                 self._home, self._rate = self._rung, rate
-                self._hold = {direction: 1, -direction: 4}
-                self._due = {direction: self._windows, -direction: self._windows + 4}
+                for step in LONGEST:
+                    if step * self._step > 0:  # on in this direction
+                        self._hold[step], self._due[step] = 1, self._windows
+                    else:  # and not soon back
+                        self._hold[step] = max(4, self._hold[step])
+                        self._due[step] = max(self._windows + 4, self._due[step])
             else:
-                self._in_vain(direction)
+                self._in_vain(self._step)
         self._rung = self._home if self._rate is None else self._look()
         self._restart()
 
     def _look(self) -> int:
-        """Home, or the rung beside it whose turn it is."""
-        for direction, step in ((UP, self._step), (DOWN, 1)):
-            rung = min(max(self._home + direction * step, 0), len(self.rungs) - 1)
-            if rung != self._home and self._due[direction] <= self._windows:
+        """Home, or the rung whose turn it is."""
+        for step in LONGEST:
+            rung = min(max(self._home + step, 0), len(self.rungs) - 1)
+            if rung != self._home and self._due[step] <= self._windows:
+                self._step = step
                 return rung
         return self._home
 
-    def _in_vain(self, direction: int) -> None:
-        self._hold[direction] = min(2 * self._hold[direction], LONGEST)
-        self._due[direction] = self._windows + self._hold[direction]
+    def _in_vain(self, step: int) -> None:
+        self._hold[step] = min(abs(step) * 2 * self._hold[step], LONGEST[step])
+        self._due[step] = self._windows + self._hold[step]
         self._rate = None  # it is not the last window any more
-        if direction == UP:
-            self._step = 1
 
     def _back_off(self) -> None:
         self._epoch += 1
-        self._in_vain(UP)
+        self._hold[OCTAVE] = LONGEST[OCTAVE]  # would be refused again
+        for step in (OCTAVE, UP):
+            self._in_vain(step)
         if self._rung <= self._home:
             self._home = max(self._home - 2, 0)
         self._rung = self._home
