@@ -29,7 +29,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from evaluation.stats import RESAMPLES, bootstrap_intervals, unit_of
+from evaluation.stats import RESAMPLES, bootstrap_intervals, cell, unit_of
 from runtime.config import check_sections
 from runtime.errors import ConfigError, RecordError, UndertoneError
 from runtime.files import write_json
@@ -120,7 +120,7 @@ def summarize(
 
     def intervals(metrics: Callable[[np.ndarray], dict[str, float]]) -> dict[str, dict[str, float]]:
         found = bootstrap_intervals(metrics, groups, resamples, seed, LEVEL)
-        return {name: {"value": i.value, "lo": i.lo, "hi": i.hi} for name, i in found.items()}
+        return {name: cell(i) for name, i in found.items()}
 
     unit = unit_of(groups)
     return {

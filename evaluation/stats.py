@@ -67,6 +67,11 @@ class Difference:
     unit: str
 
 
+def cell(found: Interval | Difference) -> dict[str, float]:
+    """A value and its interval, as every JSON file of an evaluation has them."""
+    return {"value": found.value, "lo": found.lo, "hi": found.hi}
+
+
 def unit_of(groups: Sequence[str]) -> str:
     """What the bootstrap draws for these groups: "group", or "item" where there are fewer than two groups."""
     return "group" if len(set(groups)) > 1 else "item"

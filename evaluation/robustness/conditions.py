@@ -62,10 +62,14 @@ class Place:
     seed: int
 
 
-def wanted(cfg: RobustnessConfig, records: Sequence[Record], views: Sequence[str]) -> list[Condition]:
-    """The conditions that change anything of what these records show."""
+def wanted(
+    cfg: RobustnessConfig, records: Sequence[Record], views: Sequence[str], audio_in_video: bool
+) -> list[Condition]:
+    """The conditions that change anything of what a model is shown of these views; see `Place` for the last argument."""
     kinds = {_modality(view) for r in records for name in views if (view := r.views.get(name)) is not None}
     films = any(isinstance(v := r.views.get(name), Media) and v.kind == "video" for r in records for name in views)
+    if films and audio_in_video:
+        kinds.add("audio")
     return [
         *(Condition("missing", modality) for modality in cfg.missing if modality in kinds),
         *(Condition("snr", float(level)) for level in cfg.snr if "audio" in kinds),

@@ -8,6 +8,7 @@ What was changed (noisy sounds, films with lost frames) is deleted again when it
 """
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from evaluation.robustness.table import CLEAN, outcome, plots
 from evaluation.run import EvalConfig, complete, score_and_write
 from evaluation.stage import run as evaluate_clean
 from models.load import load_model, load_processor
+from models.processor import Processor
 from models.session import Session
 from runtime.errors import ConfigError
 from runtime.files import write_json, write_text
@@ -51,7 +53,7 @@ def run(session: Session, name: str, checkpoint: Path) -> Comparison:
     known = list(session.task.metrics(gold, gold))
     if cfg.metrics is not None and (not cfg.metrics or not set(cfg.metrics) <= set(known)):
         raise ConfigError(f"robustness.metrics: some of {known}, or null for all; got {cfg.metrics}; mend the config")
-    conditions = wanted(cfg, records, session.task.views)
+    conditions = wanted(cfg, records, session.task.views, session.model.audio_in_video)
     if not conditions:
         raise ConfigError(
             f"robustness: none of the conditions changes what {session.task.name} shows ({', '.join(session.task.views)}); name "
@@ -60,7 +62,7 @@ def run(session: Session, name: str, checkpoint: Path) -> Comparison:
     evaluate_clean(session, name, checkpoint)
 
     @cache
-    def loaded() -> tuple[Any, Any]:
+    def loaded() -> tuple[torch.nn.Module, Processor]:
         model = load_model(session.model, checkpoint, train=False)
         model.to("cuda" if torch.cuda.is_available() else "cpu")  # not run on a GPU yet
         return model, load_processor(session.model, checkpoint)
@@ -84,7 +86,7 @@ def _one(
     condition: Condition,
     checkpoint: Path,
     folder: Path,
-    loaded: Any,
+    loaded: Callable[[], tuple[torch.nn.Module, Processor]],
 ) -> dict[str, Any]:
     """One condition, once."""
     records = session.data.split(settings.split)[: settings.limit]

@@ -1,7 +1,6 @@
 """What came out: one table, plots over the levels, and the same as JSON."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -12,7 +11,7 @@ from evaluation.plot import INK, SERIES, plot
 from evaluation.report import LOWER_IS_BETTER
 from evaluation.robustness.conditions import Condition
 from evaluation.score import align
-from evaluation.stats import Difference, Interval
+from evaluation.stats import Interval, cell
 
 CLEAN = "clean"
 """The arm that nothing was done to."""
@@ -47,24 +46,18 @@ def outcome(found: Comparison) -> dict[str, Any]:
         "items": found.items,
         "unit": found.unit,
         "units": found.units,
-        "conditions": {arm.arm: {name: _cell(i) for name, i in arm.metrics.items()} for arm in found.arms},
+        "conditions": {arm.arm: {name: cell(i) for name, i in arm.metrics.items()} for arm in found.arms},
         "differences": [
             {
                 "condition": c.arm,
                 "metric": c.metric,
-                **_cell(c.difference),
+                **cell(c.difference),
                 "p": c.difference.p,
                 "holm": c.holm,
             }
             for c in found.contrasts
         ],
     }
-
-
-def _cell(found: Interval | Difference) -> dict[str, float | None]:
-    """A value that is not defined on these items is null."""
-    numbers = {"value": found.value, "lo": found.lo, "hi": found.hi}
-    return {key: None if math.isnan(x) else x for key, x in numbers.items()}
 
 
 def plots(found: Comparison, conditions: Sequence[Condition]) -> str:
@@ -78,7 +71,9 @@ def plots(found: Comparison, conditions: Sequence[Condition]) -> str:
     return f'<div class="plots">{"".join(drawn)}</div>'
 
 
-def _draw(metric: str, axis: str, levels: Sequence[Condition], of: Any) -> Any:
+def _draw(
+    metric: str, axis: str, levels: Sequence[Condition], of: Mapping[str, Mapping[str, Interval]]
+) -> Callable[[Axes], str]:
     def draw(axes: Axes) -> str:
         some = sorted(levels, key=lambda c: float(c.level))
         x, cells = [float(c.level) for c in some], [of[c.name][metric] for c in some]

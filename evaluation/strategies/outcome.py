@@ -10,7 +10,7 @@ import numpy as np
 from evaluation.answers import gist
 from evaluation.compare.contrast import Comparison
 from evaluation.report import LOWER_IS_BETTER
-from evaluation.stats import Interval, bootstrap_intervals
+from evaluation.stats import bootstrap_intervals, cell
 from evaluation.strategies.config import REFERENCE
 from evaluation.strategies.decide import Decision, Vote
 from tasks.base import Task
@@ -50,9 +50,7 @@ def outcome(
         {
             "strategy": c.arm,
             "metric": c.metric,
-            "value": c.difference.value,
-            "lo": c.difference.lo,
-            "hi": c.difference.hi,
+            **cell(c.difference),
             "p": c.difference.p,
             "holm": c.holm,
             "gain": gain(c.metric, c.difference.value, strategies[c.arm]["tokens"] - least),
@@ -116,7 +114,7 @@ def curve(
             return task.metrics([gold[i] for i in items], [said[i] for i in items])
 
         measured = bootstrap_intervals(corpus, groups, resamples, seed)
-        cells = {name: _cell(measured[name]) for name in metrics}
+        cells = {name: cell(measured[name]) for name in metrics}
         points.append({"samples": samples, "tokens": costs(decisions)["tokens"], "metrics": cells})
     return points
 
@@ -147,7 +145,7 @@ def calibration(records: Sequence[Record], votes: Sequence[Vote], resamples: int
 
     found = bootstrap_intervals(measured, [record.group for record in records], resamples, seed)
     return {
-        "metrics": {name: _cell(interval) for name, interval in found.items()},
+        "metrics": {name: cell(interval) for name, interval in found.items()},
         "bins": {
             how: [asdict(b) for b in bins_of(share_N, right_N, BINS, mass=how == "mass")] for how in ("width", "mass")
         },
@@ -156,7 +154,3 @@ def calibration(records: Sequence[Record], votes: Sequence[Vote], resamples: int
             "best": best_risks(len(right_N), int((~right_N).sum())).tolist(),
         },
     }
-
-
-def _cell(found: Interval) -> dict[str, float]:
-    return {"value": found.value, "lo": found.lo, "hi": found.hi}

@@ -49,7 +49,7 @@ def ratio(clean: np.ndarray, worse: np.ndarray) -> float:
 
 
 def test_the_default_conditions_in_their_order(studio, studio_data):
-    names = [c.name for c in wanted(CFG, studio_data.split("test"), studio.views)]
+    names = [c.name for c in wanted(CFG, studio_data.split("test"), studio.views, False)]
     assert names == [
         *("missing-video", "missing-audio", "missing-text"),
         *("snr-20", "snr-10", "snr-0"),
@@ -59,10 +59,17 @@ def test_the_default_conditions_in_their_order(studio, studio_data):
 
 
 def test_what_a_task_does_not_show_cannot_get_worse(studio_data):
-    names = {c.kind for c in wanted(CFG, studio_data.split("test"), ["text"])}
+    names = {c.kind for c in wanted(CFG, studio_data.split("test"), ["text"], True)}
     assert names == {"missing", "words"}
     silent = [replace(r, views={"text": "so"}) for r in studio_data.split("test")]
-    assert {c.name for c in wanted(CFG, silent, ["video", "text"])} == {"missing-text", "words-0.1", "words-0.3"}
+    assert {c.name for c in wanted(CFG, silent, ["video", "text"], True)} == {"missing-text", "words-0.1", "words-0.3"}
+
+
+def test_sound_inside_of_films_gets_worse_where_it_is_heard(studio_data):
+    films = {
+        heard: {c.name for c in wanted(CFG, studio_data.split("test"), ["video"], heard)} for heard in (True, False)
+    }
+    assert films[True] - films[False] == {"missing-audio", "snr-20", "snr-10", "snr-0"}
 
 
 @pytest.mark.parametrize("gone", ["video", "audio", "text"])

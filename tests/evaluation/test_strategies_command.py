@@ -74,6 +74,12 @@ def test_the_same_seed_says_the_same_and_another_one_does_not(tiny, studio, stud
     assert [d.greedy for d in first] == [d.greedy for d in other]
 
 
+def test_batches_do_not_repeat_the_draws_of_the_first(tiny, studio, studio_data, tmp_path):
+    cfg, record = replace(CFG, temperature=1.0, request=REQUEST, batch=1), studio_data.split("test")[0]
+    one, other = draw(studio, engine_of(tiny), [record, record], studio_data.root, cfg, 6, 3, tmp_path)
+    assert one.greedy == other.greedy and one.samples != other.samples
+
+
 @pytest.mark.parametrize("left", ["whole batches", "half a batch", "a torn line"])
 def test_what_was_killed_goes_on_and_ends_with_the_same_file(left, tiny, studio, studio_data, tmp_path):
     whole = drawn(tiny, studio, studio_data, tmp_path / "whole")

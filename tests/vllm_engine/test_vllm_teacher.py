@@ -6,15 +6,13 @@ reached the model, and what is noted about it.
 
 import asyncio
 import json
-import os
-import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from vllm_cases import STARTED, free_port, running
 
 from data_synth.chat import ChatTeacher
 from data_synth.prompts import schema
@@ -34,37 +32,15 @@ FREE = {"max_requests": None, "max_tokens": None, "max_cost": None, "prompt_pric
 
 def served(ready: str, *overrides: str) -> Iterator[str]:
     """The address of a server, once it has said that it is `ready`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "data_synth.serve", f"port={port}", *overrides],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert server.stdout is not None
-    said = []
-    for line in server.stdout:
-        said.append(line)
-        if ready in line:
-            break
-    else:
-        pytest.fail("".join(said[-40:]))
-    threading.Thread(target=server.stdout.read, daemon=True).start()  # a full pipe would stop it
-    yield f"http://127.0.0.1:{port}/v1"
-    server.terminate()
-    server.wait()
+    port = free_port()
+    with running("data_synth.serve", f"port={port}", *overrides, ready=ready, folder=ROOT, OMP_NUM_THREADS="1"):
+        yield f"http://127.0.0.1:{port}/v1"
 
 
 @pytest.fixture(scope="module")
 def vllm(cache) -> Iterator[str]:
     """A vLLM with the tiny omni model."""
-    yield from served(
-        "Application startup complete", "model=tiny_omni", f"options=[--allowed-local-media-path,{cache}]"
-    )
+    yield from served(STARTED, "model=tiny_omni", f"options=[--allowed-local-media-path,{cache}]")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,16 @@
 """Settings, prompts and comparisons of the tests in this folder."""
 
-from collections.abc import Sequence
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import PreTrainedModel
 
@@ -34,6 +42,9 @@ VIEWS = {
 }
 
 
+STARTED = "Application startup complete"
+"""What vLLM says when it is ready."""
+
 GREEDY = Sampling(max_new_tokens=12, temperature=0.0)
 HINT, LONGER_HINT = (300, 301, 302), (400, 401, 402, 403, 404)
 EXACT = 1e-5
@@ -60,3 +71,37 @@ def scored(
     with torch.no_grad():
         logits = model(**batch, use_cache=False).logits[0, :-1]
     return (logits / t).log_softmax(-1)[-len(said) :].gather(1, new[-len(said) :, None])[:, 0]
+
+
+def free_port() -> int:
+    """That nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@contextmanager
+def running(module: str, *arguments: str, ready: str, folder: Path, **environment: str) -> Iterator[None]:
+    """`python -m module arguments` in a folder, once it has said that it is `ready`, until the end of the block."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert server.stdout is not None
+    said = []
+    for line in server.stdout:
+        said.append(line)
+        if ready in line:
+            break
+    else:
+        pytest.fail("".join(said[-40:]))
+    threading.Thread(target=server.stdout.read, daemon=True).start()  # a full pipe would stop it
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait()
