@@ -1,10 +1,10 @@
-"""Side-by-side timings of one process, each preceded by a check that all sides give the same numbers.
+"""Side-by-side timings, each preceded by a check that all sides give the same numbers.
 
     python -m benchmarks [NAME ...]              or: make bench
     python -m benchmarks --device cuda           a 7B thinker with random weights, phase by phase
 
-CPU seconds of one thread, medians; a machine that does other things shifts them, and their ratios less. docs/performance.md
-says what came out and what it means.
+CPU seconds of one thread, medians; seconds of wall time, marked w, where processes work together. A machine that does other
+things shifts them, and their ratios less. docs/performance.md says what came out and what it means.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import device, engines, group, mel, sft, teacher
+from benchmarks import device, engines, group, mel, ranks, sft, teacher
 from benchmarks.scene import FULL, Scene, Size, make_scene
 from benchmarks.step import whole_step
 from benchmarks.timing import Comparison, Timing, measure
@@ -29,7 +29,7 @@ def timed(comparisons: Callable[[Scene], Sequence[Comparison]]) -> Callable[[Sce
     return lambda scene: (measure(c, scene.size.repeats) for c in comparisons(scene))
 
 
-ALL: dict[str, Callable[[Scene], Iterator[Timing | teacher.Rates]]] = {
+ALL: dict[str, Callable[[Scene], Iterator[Timing | ranks.Scaling | teacher.Rates]]] = {
     "step": lambda scene: iter(whole_step(scene)),
     "scoring": timed(group.scoring),
     "sampling": timed(group.sampling),
@@ -37,6 +37,7 @@ ALL: dict[str, Callable[[Scene], Iterator[Timing | teacher.Rates]]] = {
     "engines": timed(engines.engines),
     "sft": timed(sft.packing),
     "mel": timed(mel.mel),
+    "ranks": lambda scene: ranks.scaling(),
     "teacher": lambda scene: teacher.rates(),
 }
 
@@ -58,6 +59,8 @@ def run(names: Sequence[str], size: Size, folder: Path) -> None:
             notes.append(group.bound(scene))
         if name == "growth":
             notes.append(group.grown(timings[-1], scene))
+        if name == "ranks":
+            notes.append(timings[-1].note())
         if name in ("engines", "teacher") and find_spec("vllm") is None:
             notes.append(f"{name}, vllm: not run: vllm is not installed")
     print("", *notes, sep="\n")

@@ -128,10 +128,10 @@ def config(scene: Scene) -> DictConfig:
         return compose("rl", [f"{key}={value}" for key, value in changes.items()])
 
 
-def ours(scene: Scene, watch: Stopwatch) -> HintGRPOTrainer:
-    """The trainer of `python -m rl`, hints off."""
+def ours(scene: Scene, watch: Stopwatch, ranks: int = 1) -> HintGRPOTrainer:
+    """The trainer of `python -m rl`, hints off, with as many prompts for each rank as for one."""
     cfg, size = config(scene), scene.size
-    records = [scene.record(i, size.seconds[1]) for i in range(size.steps * size.prompts)]
+    records = [scene.record(i, size.seconds[1]) for i in range(size.steps * size.prompts * ranks)]
     return make_trainer(
         "bench",
         copy.deepcopy(scene.model),
