@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,7 +27,21 @@ from runtime.secrets import redact_text, refuse_in_command, refuse_in_config
 CONF = str(Path(__file__).parents[1] / "conf")
 """Every command's `config_path`. Absolute, because Hydra takes a relative one of `python -m sft` for a package."""
 
+LONGEST = 255
+"""Bytes in the name of a folder, on Linux."""
+
 T = TypeVar("T")
+
+
+def folder_name(overrides: str) -> str:
+    """Of the member of a sweep (conf/pipeline.yaml), by its overrides; beyond `LONGEST` their end becomes a hash of all."""
+    if len(overrides.encode()) <= LONGEST:
+        return overrides
+    end = f"...{sha256(overrides.encode()).hexdigest()[:12]}"
+    return overrides.encode()[: LONGEST - len(end)].decode(errors="ignore") + end
+
+
+OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 
 
 class Crash(Exception):

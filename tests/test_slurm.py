@@ -76,7 +76,8 @@ def test_a_job_composes_once_looks_and_starts_one_rank_per_gpu(job, tmp_path):
     assert calls.splitlines() == [
         "python -m runtime.frozen rl run.name=a hint=polarity note=two words",
         f"python -m runtime.preflight {folder}/frozen-rl.yaml --gpus=2 --port=20007",
-        "torchrun --nnodes=1 --nproc-per-node=2 --node-rank=0 --shutdown-timeout=240 --master-addr=localhost --master-port=20007 "
+        "torchrun --nnodes=1 --nproc-per-node=2 --node-rank=0 --shutdown-timeout=240 "
+        "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 --master-addr=localhost --master-port=20007 "
         f"-m rl --config-path {folder} --config-name frozen-rl",
     ]
     assert "finished after 0 restart(s)" in said

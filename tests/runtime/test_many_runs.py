@@ -10,7 +10,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 
 from runtime.errors import StageError
-from runtime.main import CONF, command
+from runtime.main import CONF, command, folder_name
 from runtime.run import run_stage
 
 
@@ -34,6 +34,27 @@ def test_a_member_that_fails_on_a_users_mistake_does_not_end_the_sweep(tmp_path)
     assert second.return_value == 2
     with pytest.raises(StageError, match="lacks its input"):
         _ = first.return_value
+
+
+def test_members_with_very_many_overrides_have_folders_of_their_own(tmp_path):
+    loader = ConfigLoaderImpl(create_config_search_path(CONF))
+    cfg = loader.load_configuration("rl", ["hydra.mode=MULTIRUN", f"hydra.sweep.dir={tmp_path}"], RunMode.MULTIRUN)
+    launcher = BasicLauncher()
+    launcher.setup(
+        hydra_context=HydraContext(config_loader=loader, callbacks=Callbacks()), task_function=member, config=cfg
+    )
+    many = ["run.project=" + 300 * "e", "rl.lr=0.001"]
+    first, second, few = launcher.launch([[*many, "seed=2"], [*many, "seed=3"], ["seed=2"]], 0)
+    assert (first.return_value, second.return_value, few.return_value) == (2, 3, 2)
+    names = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert len(names) == 3 and names[2] == "seed=2"
+    assert all(name.startswith("rl.lr=0.001,run.project=ee") and len(name) == 255 for name in names[:2])
+
+
+def test_a_folder_name_is_cut_between_letters():
+    name = folder_name(200 * "é")  # two bytes each
+    assert name.startswith(100 * "é" + "é") and len(name.encode()) in (254, 255)
+    assert folder_name(127 * "é") == 127 * "é"
 
 
 def test_the_first_rank_alone_writes_what_a_stage_came_to(tmp_path, monkeypatch):

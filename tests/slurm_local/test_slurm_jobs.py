@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -35,35 +36,64 @@ def test_a_cold_start_on_two_nodes_finishes(trained: Path):
     assert read_jsonl(trained / "sft" / "metrics.jsonl")[-1]["step"] == 60  # as debug=smoke has it
 
 
-def test_reinforcement_on_two_nodes_that_is_stopped_and_requeued_ends_with_the_same_weights(
-    trained: Path, cluster: Cluster, tmp_path: Path
-):
-    def submit(name: str) -> tuple[str, Path, Path]:
-        run, log = tmp_path / name, tmp_path / f"{name}.out"
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A job of reinforcement on two nodes."""
+
+    number: str
+    run: Path
+    log: Path
+
+    @property
+    def weights(self) -> bytes:
+        return (self.run / "rl" / "final" / "model.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def submit(trained: Path, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Submitted]:
+    """Submits one by name."""
+    folder = tmp_path_factory.mktemp("reinforced")
+
+    def submit(name: str) -> Submitted:
+        run, log = folder / name, folder / f"{name}.out"
         shutil.copytree(trained, run)
         arguments = [*SMALL, f"rl.init={trained}/sft/final", f"hydra.run.dir={run}"]
-        return cluster.submit(log, "--nodes=2", "slurm/train.sbatch", "rl", *arguments), run, log
+        return Submitted(cluster.submit(log, "--nodes=2", "slurm/train.sbatch", "rl", *arguments), run, log)
 
-    job, whole, log = submit("whole")
-    said = cluster.finish(job, log)
-    assert "finished after 0 restart(s)" in said
-    said_by = [len(read_jsonl(path)) for path in sorted((whole / "rl" / "rollouts").glob("step_000005_rank*.jsonl"))]
+    return submit
+
+
+@pytest.fixture(scope="module")
+def whole(submit: Callable[[str], Submitted], cluster: Cluster) -> Submitted:
+    """One that was left alone."""
+    job = submit("whole")
+    assert "finished after 0 restart(s)" in cluster.finish(job.number, job.log)
+    return job
+
+
+def test_reinforcement_on_two_nodes_finishes(whole: Submitted, trained: Path):
+    said_by = [
+        len(read_jsonl(path)) for path in sorted((whole.run / "rl" / "rollouts").glob("step_000005_rank*.jsonl"))
+    ]
     assert said_by == [8, 8]  # two ranks of two prompts with four completions
+    assert whole.weights != (trained / "sft" / "final" / "model.safetensors").read_bytes()  # something was learnt
 
-    job, stopped, log = submit("stopped")
-    metrics = stopped / "rl" / "metrics.jsonl"
+
+@pytest.mark.parametrize("number", ["TERM", "USR1"])
+def test_reinforcement_that_is_stopped_and_requeued_ends_with_the_same_weights(
+    submit: Callable[[str], Submitted], whole: Submitted, cluster: Cluster, number: str
+):
+    stopped = submit(number)
+    metrics = stopped.run / "rl" / "metrics.jsonl"
     until(lambda: metrics.is_file() and metrics.read_text(), "the first step")
     # the next step has begun, and has two micro-batches to go; as SLURM does it before the time is up, to the step alone
-    cluster.ask("scancel", "--signal=TERM", f"{job}.1")
-    until(lambda: "out of time; requeued (restart 1)" in log.read_text(), "the requeueing")
-    (checkpoint,) = (stopped / "rl" / "checkpoints").glob("checkpoint-*")
+    cluster.ask("scancel", f"--signal={number}", f"{stopped.number}.1")
+    until(lambda: "out of time; requeued (restart 1)" in stopped.log.read_text(), "the requeueing")
+    (checkpoint,) = (stopped.run / "rl" / "checkpoints").glob("checkpoint-*")
     assert 1 < int(checkpoint.name.rpartition("-")[2]) < 6  # the step was finished, and it was not the last one
-    said = cluster.finish(job, log)
+    said = cluster.finish(stopped.number, stopped.log)
     assert "finished after 1 restart(s)" in said
-
-    weights = [(run / "rl" / "final" / "model.safetensors").read_bytes() for run in (whole, stopped)]
-    assert weights[0] == weights[1]
-    assert weights[0] != (trained / "sft" / "final" / "model.safetensors").read_bytes()  # something was learnt
+    assert whole.weights == stopped.weights
     assert max(row["grad_norm"] for row in read_jsonl(metrics)) > 0
     assert [row["step"] for row in read_jsonl(metrics)] == [1, 2, 3, 4, 5, 6]
 

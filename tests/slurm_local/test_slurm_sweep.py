@@ -29,7 +29,7 @@ def test_a_sweep_of_which_one_member_is_killed_ends_in_one_table(cluster: Cluste
         "hydra.launcher.at_once=2",
         "hydra.launcher.poll_s=0.5",
         f"hydra.sweep.dir={sweep}",
-        "hydra.sweep.subdir='seed=${seed},sft.lr=${sft.lr},sft.packing=${sft.packing}'",  # so many would make a name too long
+        "hydra.sweep.subdir='seed=${seed},sft.lr=${sft.lr},sft.packing=${sft.packing}'",  # what is swept, and no more
         f"sft.chains={run}/synth/chains.jsonl",
         *SMALL,
         "sft.max_steps=1",
