@@ -104,6 +104,8 @@ def _train(size: str, folder: Path, ranks: Sequence[int]) -> list[list[Rank]]:
     for process, _, _ in started:
         said, _ = process.communicate()
         if process.returncode:
+            for other, _, _ in started:
+                other.terminate()  # torchrun ends its ranks
             raise RuntimeError(f"a rank failed:\n{said[-3000:]}")
     return [
         [Rank(**json.loads((place / f"{rank}.json").read_text())) for rank in range(count)]

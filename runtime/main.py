@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 def folder_name(overrides: str) -> str:
-    """Of the member of a sweep (conf/pipeline.yaml), by its overrides; beyond `LONGEST` their end becomes a hash of all."""
+    """What a member of a sweep is called (conf/pipeline.yaml): its overrides; beyond `LONGEST` their end becomes a hash of all."""
     if len(overrides.encode()) <= LONGEST:
         return overrides
     end = f"...{sha256(overrides.encode()).hexdigest()[:12]}"
