@@ -63,10 +63,10 @@ def read_audio(path: str | Path, span: Span = None, rate: int = RATE) -> np.ndar
         rate: samples per second of the result.
 
     Returns:
-        (T,) float32 mono samples in [-1, 1].
+        (T,) float32 mono samples, finite; in [-1, 1] but for files of floats, which may go beyond.
 
     Raises:
-        MediaError: when the file is missing, unreadable, without sound, or holds no sample in `span`.
+        MediaError: when the file is missing, unreadable, without sound, or in `span` without a sample or with NaN or infinity.
     """
     path = Path(path)
     with _open(path) as container:
@@ -85,6 +85,8 @@ def read_audio(path: str | Path, span: Span = None, rate: int = RATE) -> np.ndar
         wave = wave[round(span[0] * rate) : round(span[1] * rate)]
     if not len(wave):
         raise MediaError(f"{path}: no sound in span {span}; mend the span, or remove the record")
+    if not np.isfinite(wave).all():
+        raise MediaError(f"{path}: holds sound that is not a finite number; replace the file, or remove the record")
     return wave
 
 

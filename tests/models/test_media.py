@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+import soundfile
 import torch
 from av.container import InputContainer
 from mediafiles import LEVEL, RATE, numbers, tone, write_mp4, write_sound
@@ -96,6 +97,17 @@ def test_a_wav_file_that_came_through_a_pipe_does_not_know_its_length_and_is_rea
     content = path.read_bytes()
     path.write_bytes(content[:40] + stated.to_bytes(4, "little") + content[44:])
     assert len(read_audio(path)) == 32_000
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_sound_that_is_no_number_does_not_poison_a_run(tmp_path: Path, bad: float) -> None:
+    """A file of floats may hold any."""
+    path, samples = tmp_path / "a.wav", tone(2)
+    samples[8_000] = bad
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    with refused(path, "holds sound that is not a finite number; replace the file, or remove the record"):
+        read_audio(path)
+    assert len(read_audio(path, (1.0, 2.0))) == 16_000, "the part that is asked for is sound"
 
 
 def test_a_flac_file_that_was_cut_off_breaks_off(tmp_path: Path) -> None:
