@@ -51,7 +51,7 @@ from rl.scoring import Scorer, formulation
 from runtime.cluster import PLAIN, ClusterConfig, deepspeed_settings
 from runtime.errors import ParityError
 from runtime.files import write_jsonl
-from tasks.base import Grade, Task
+from tasks.base import Grade, Score, Task
 from tasks.record import Record
 
 
@@ -167,7 +167,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             reference = self.accelerator.unwrap_model(self.ref_model)
             assert isinstance(reference, torch.nn.Module)
             attach(reference)
-        self.task, self.grade, self.root, self.processor = task, grade, root, processor
+        self.task, self._grade, self.root, self.processor = task, grade, root, processor
         self.settings, self.hint, self.reward_weights_by_part = settings, hint, weights.weights
         self.rollouts = rollouts
         self.engine = engine(self.policy, processor)
@@ -256,6 +256,13 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
             "env_mask": [[learnt] * len(r.hint_ids) + [1] * len(r.completion.token_ids) for r in rows],
             "reward": [self._reward(r) for r in rows],
         }
+
+    def grade(self, records: Sequence[Record], completions: Sequence[str]) -> list[Score]:
+        """[N] scores of [N] completions; the time that it takes is noted."""
+        start = time.perf_counter()
+        scores = self._grade(records, completions)
+        self._seconds["grading"] += time.perf_counter() - start
+        return scores
 
     def _sample(self, records: Sequence[Record]) -> list[Group]:
         """Groups for these records; with `rl.no_signal=resample`, others in place of those whose rewards are all alike.
@@ -535,10 +542,13 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         write_jsonl(self.rollouts / name, rollout_lines(self._groups, self._reward))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add our own metrics to the logged row, and tokens per second and device by phase."""
+        """Add our own metrics to the logged row: tokens per second and device by phase, and what grading takes of rollouts."""
+        grading = self._seconds.pop("grading", 0.0)
         for phase, seconds in self._seconds.items():
             if seconds:
                 self.meter.add(f"speed/{phase}_tokens_per_s", self._tokens[phase] / seconds, seconds)
+        if self._seconds["rollout"]:
+            self.meter.add("speed/grading_share", grading / self._seconds["rollout"], self._seconds["rollout"])
         self._seconds.clear()
         self._tokens.clear()
         logs |= self.counted() | {"tokens/generated": self.memory.generated}

@@ -1,6 +1,8 @@
 """The trainer on the tiny omni model: what carries loss, on which context, compared with row-by-row arithmetic."""
 
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -310,6 +312,7 @@ LOGGED = {
     "completions/mean_length",
     "completions/clipped_ratio",
     "speed/rollout_tokens_per_s",
+    "speed/grading_share",
     "speed/loss_tokens_per_s",
     "parity/logp_mean",
     "parity/text_drop",
@@ -334,6 +337,16 @@ def test_the_metrics_of_the_design_are_logged(text_trainer, tmp_path):
     assert row["solve/unhinted"] == pytest.approx(sum(agreeing) / 24)
     hinted = [r.score.parts["agreement"] for g in trainer._groups for r in g.rollouts if r.hint]
     assert row["solve/hinted"] == pytest.approx(sum(hinted) / 6)
+
+
+def test_the_time_that_grading_takes_is_told_apart(text_trainer, tmp_path, monkeypatch):
+    clock = count()
+    monkeypatch.setattr("rl.trainer.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    text_trainer(hard=["r-0"], max_steps=1, prompts=6, callbacks=[Rows(tmp_path)]).train()
+    (row,) = read_jsonl(tmp_path / "rl" / "metrics.jsonl")
+    # every look at the clock is a second later: from the first to the last six are 5 s, and two rounds are graded in 1 s each
+    assert row["speed/grading_share"] == pytest.approx(2 / 5)
+    assert row["speed/rollout_tokens_per_s"] == pytest.approx(row["tokens/generated"] / 5)
 
 
 def test_hint_reliance_is_what_the_hint_tokens_cost_the_mean(omni_trainer, fresh):
