@@ -23,8 +23,8 @@ class HintState:
 
     length: float
     """Adaptive: the share of a reference chain that is given away."""
-    solvable: float | None = None
-    """Running mean of the share of prompts that some unhinted rollout solved."""
+    solvable: float = 0.0
+    """Running mean of the share of prompts that some unhinted rollout solved; from 0, so that no single batch ends hints for good."""
     off: bool = False
     """Switched off for good, by `schedule=ema`."""
 
@@ -55,9 +55,7 @@ class HintState:
             hinted: hinted rollouts that were solved, of all.
         """
         if solvable[1]:
-            share = solvable[0] / solvable[1]
-            before = share if self.solvable is None else self.solvable
-            self.solvable = cfg.ema_decay * before + (1 - cfg.ema_decay) * share
+            self.solvable = cfg.ema_decay * self.solvable + (1 - cfg.ema_decay) * solvable[0] / solvable[1]
             if cfg.schedule == "ema" and self.solvable > cfg.ema_off:
                 self.off = True
         if cfg.strategy == "adaptive" and hinted[1]:

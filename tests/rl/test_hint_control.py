@@ -60,20 +60,38 @@ def test_the_switch_follows_a_running_mean_and_never_comes_back():
         state.learn(cfg, (solved, 4), (0, 0))
         seen.append((state.solvable, state.off, state.probability(cfg, 0, 10)))
     assert seen == [
-        (0.25, False, 1.0),  # starts at the first share
-        (0.5, False, 1.0),
-        (0.75, False, 1.0),  # passes means above
-        (0.875, True, 0.0),
-        (0.4375, True, 0.0),
-        (0.21875, True, 0.0),
+        (0.125, False, 1.0),  # halfway from 0 to the first share
+        (0.4375, False, 1.0),
+        (0.71875, False, 1.0),
+        (0.859375, True, 0.0),
+        (0.4296875, True, 0.0),
+        (0.21484375, True, 0.0),
     ]
+
+
+def test_a_mean_that_only_reaches_the_mark_does_not_pass_it():
+    cfg = hint_config(schedule="ema", ema_decay=0.5, ema_off=0.75)
+    state = HintState.start(cfg)
+    for off in (False, False, True):  # 0.5, 0.75, 0.875
+        state.learn(cfg, (4, 4), (0, 0))
+        assert state.off == off
+
+
+def test_one_batch_that_happens_to_be_solved_does_not_end_hints_for_good():
+    cfg = hint_config(schedule="ema", ema_decay=0.9, ema_off=0.95)
+    state = HintState.start(cfg)
+    steps = 0
+    while not state.off:
+        state.learn(cfg, (20, 20), (0, 0))
+        steps += 1
+    assert steps == 29  # 1 - .9**28 = .948, 1 - .9**29 = .953
 
 
 def test_a_step_without_unhinted_rollouts_says_nothing_of_them():
     cfg = hint_config(schedule="ema", ema_decay=0.0, ema_off=0.5)
     state = HintState.start(cfg)
     state.learn(cfg, (0, 0), (4, 4))
-    assert (state.solvable, state.off) == (None, False)
+    assert (state.solvable, state.off) == (0.0, False)
     state.learn(cfg, (1, 1), (0, 0))
     assert (state.solvable, state.off) == (1.0, True)
 
@@ -137,7 +155,7 @@ def test_the_likelihood_fades_from_its_weight_to_nothing():
     assert state.likelihood(cfg, 0, 1) == 0.2
 
 
-@given(st.floats(0, 1), st.one_of(st.none(), st.floats(0, 1)), st.booleans())
+@given(st.floats(0, 1), st.floats(0, 1), st.booleans())
 def test_a_state_survives_a_file_bit_for_bit(length, solvable, off):
     state = HintState(length, solvable, off)
     assert HintState(**json.loads(json.dumps(state.to_json()))) == state
