@@ -178,6 +178,15 @@ def test_a_person_filters_plays_and_reads_by_mouse(run):
         assert page.inner_text(".one") == "No example has all of this."
 
 
+def until(page: Any, condition: str) -> None:
+    """As `page.wait_for_function`, which the page's policy lets look only once: the second look is an `eval` of its own."""
+    for _ in range(200):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"not so within 10 s: {condition}")
+
+
 @needs_chromium
 def test_a_person_does_the_same_by_keyboard(run):
     with opened(write_report(run)) as page:
@@ -197,7 +206,7 @@ def test_a_person_does_the_same_by_keyboard(run):
         page.keyboard.press("Escape")
         assert page.evaluate("document.activeElement.getAttribute('role')") == "listbox"
         page.keyboard.press("p")
-        page.wait_for_function("document.querySelector('.one video').currentTime > 0.05")
+        until(page, "document.querySelector('.one video').currentTime > 0.05")
         page.keyboard.press("p")
         assert page.evaluate("document.querySelector('.one video').paused")
         page.keyboard.press("f")
