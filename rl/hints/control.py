@@ -24,7 +24,7 @@ class HintState:
     length: float
     """Adaptive: the share of a reference chain that is given away."""
     solvable: float = 0.0
-    """Running mean of the share of prompts that some unhinted rollout solved; from 0, so that no single batch ends hints for good."""
+    """Running mean of the share of prompts that some unhinted rollout solved; from 0: one batch cannot end hints for good."""
     off: bool = False
     """Switched off for good, by `schedule=ema`."""
 
