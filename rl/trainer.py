@@ -28,8 +28,7 @@ import torch
 from accelerate.utils import gather_object
 from datasets import Dataset as HFDataset
 from torch.utils.data import Sampler
-from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState
-from transformers.trainer_callback import ExportableState
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -43,8 +42,9 @@ from models.shared_prefix import attach
 from rl import parity
 from rl.advantage import advantages, reward_of, rewards_to_compare
 from rl.config import HintConfig, RLConfig
-from rl.difficulty import DifficultySampler, SolveMemory
+from rl.difficulty import DifficultySampler
 from rl.hints.control import HintState
+from rl.memory import Memory
 from rl.metrics import Meter, add_rollouts, cut_short, rollout_lines
 from rl.rollout import Group, Hinting, Rollout, roll_out, solved
 from rl.scoring import Scorer, formulation
@@ -53,45 +53,6 @@ from runtime.errors import ParityError
 from runtime.files import write_jsonl
 from tasks.base import Grade, Score, Task
 from tasks.record import Record
-
-
-class Memory(TrainerCallback, ExportableState):
-    """What the stage remembers besides weights and optimizer: the Trainer writes it into `trainer_state.json`, its last file."""
-
-    def __init__(self, hints: HintState, budget: int | None) -> None:
-        self.hints = hints
-        self.solve = SolveMemory()
-        self.budget = budget
-        self.generated = 0
-        """Tokens so far, on all ranks."""
-
-    def state(self) -> dict[str, Any]:
-        """For the checkpoint."""
-        return {
-            "args": {},
-            "attributes": {"hints": self.hints.to_json(), "solve": self.solve.state(), "generated": self.generated},
-        }
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Take up what the checkpoint says."""
-        self.recall(state)
-
-    def recall(self, state: TrainerState) -> None:
-        """Become what `state` was saved with."""
-        states: Any = state.stateful_callbacks  # a dictionary by then
-        saved = states[type(self).__name__]["attributes"]
-        self.hints, self.generated = HintState(**saved["hints"]), saved["generated"]
-        self.solve.load(saved["solve"])  # the sampler has this one already
-
-    @property
-    def spent(self) -> bool:
-        """Whether the budget of tokens is used up."""
-        return self.budget is not None and self.generated >= self.budget
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """End the training where the budget of tokens is used up."""
-        if self.spent:
-            control.should_save = control.should_training_stop = True
 
 
 def _dealt(contexts: Sequence[Sequence[Encoded]], context_N: torch.Tensor) -> tuple[list[Encoded], torch.Tensor]:
@@ -258,7 +219,7 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
         }
 
     def grade(self, records: Sequence[Record], completions: Sequence[str]) -> list[Score]:
-        """[N] scores of [N] completions; the time that it takes is noted."""
+        """[N] scores of [N] completions, as the argument `grade`; the time that it takes is noted."""
         start = time.perf_counter()
         scores = self._grade(records, completions)
         self._seconds["grading"] += time.perf_counter() - start
@@ -543,12 +504,10 @@ class HintGRPOTrainer(Resumable, GRPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add our own metrics to the logged row: tokens per second and device by phase, and what grading takes of rollouts."""
-        grading = self._seconds.pop("grading", 0.0)
-        for phase, seconds in self._seconds.items():
-            if seconds:
-                self.meter.add(f"speed/{phase}_tokens_per_s", self._tokens[phase] / seconds, seconds)
-        if self._seconds["rollout"]:
-            self.meter.add("speed/grading_share", grading / self._seconds["rollout"], self._seconds["rollout"])
+        for phase, tokens in self._tokens.items():
+            self.meter.add(f"speed/{phase}_tokens_per_s", tokens / self._seconds[phase], self._seconds[phase])
+        if rollout := self._seconds["rollout"]:
+            self.meter.add("speed/grading_share", self._seconds["grading"] / rollout, rollout)
         self._seconds.clear()
         self._tokens.clear()
         logs |= self.counted() | {"tokens/generated": self.memory.generated}
